@@ -1,0 +1,1 @@
+"""Words that every slice speaks. Nothing here does I/O."""

@@ -1,0 +1,1 @@
+"""One vertical slice per service; a slice knows another only through its `contract.py`."""

@@ -1,0 +1,1 @@
+"""What other slices may know of alerts: nothing calls it, it listens."""

@@ -1,0 +1,156 @@
+"""What other slices may know of the KMS: keys live in crypto engines and never come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+
+from lamassu.kernel.identity import Caller
+from lamassu.kernel.records import Json
+
+T = TypeVar("T")
+
+
+class KeyPurpose(StrEnum):
+    """Fixed when a key is made; each key has exactly one (security rule 8)."""
+
+    CA = "ca"
+    RESPONDER = "responder"
+    PLATFORM = "platform"
+    GENERAL = "general"
+
+
+class KeyAlgorithm(StrEnum):
+    """As the wire spells them."""
+
+    RSA = "RSA"
+    ECDSA = "ECDSA"
+
+
+class MessageType(StrEnum):
+    """`raw`: the engine side hashes; `hash`: the message is the digest."""
+
+    RAW = "raw"
+    HASH = "hash"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """`size` in bits: RSA modulus or curve (256, 384, 521)."""
+
+    algorithm: KeyAlgorithm
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as the KMS knows it; `key_id` is the lower-case hex SHA-256 of its SPKI DER."""
+
+    key_id: str
+    name: str
+    engine_id: str
+    spec: KeySpec
+    purpose: KeyPurpose
+    public_key: bytes  # SubjectPublicKeyInfo, DER
+    created_at: datetime
+    aliases: Sequence[str] = ()
+    tags: Sequence[str] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A crypto engine and what it can make; `supported` maps an algorithm to its sizes."""
+
+    id: str
+    type: str
+    provider: str
+    name: str
+    security_level: int
+    default: bool
+    supported: Mapping[KeyAlgorithm, Sequence[int]]
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+
+class Keys(Protocol):
+    """Keys for the platform's own slices; the public API is in `http.py`."""
+
+    async def engines(self) -> Sequence[Engine]:
+        """Every configured engine, the default one marked, in configured order."""
+        ...
+
+    async def generate(
+        self,
+        spec: KeySpec,
+        *,
+        purpose: KeyPurpose,
+        name: str,
+        caller: Caller,
+        engine_id: str | None = None,
+    ) -> Key:
+        """Make a key in an engine (the default one if none is named).
+
+        Raises `RuleViolation` for an unknown engine or a spec that it cannot make,
+        before anything is written.
+        """
+        ...
+
+    async def get(self, key_id: str, *, purpose: KeyPurpose) -> Key:
+        """The key of this id. Raises `NotFound`, also when its purpose is another."""
+        ...
+
+    async def find_by_public_key(self, spki: bytes) -> Key | None:
+        """The key with this SubjectPublicKeyInfo (DER), whatever its purpose."""
+        ...
+
+    async def use(
+        self,
+        key_id: str,
+        build: Callable[[CertificateIssuerPrivateKeyTypes], T],
+        *,
+        purpose: KeyPurpose,
+    ) -> T:
+        """Run `build` with the private key, in the engine's own bounded pool.
+
+        What `build` is given signs like a `cryptography` private key, wherever the key lives,
+        so that a certificate, CRL or OCSP builder can be handed it. `build` must do nothing
+        but sign. Raises `NotFound` for an unknown key or another purpose, `Unavailable` when
+        the engine does not answer.
+        """
+        ...
+
+    async def sign_for_ca(
+        self, key_id: str, *, algorithm: str, message: bytes, message_type: MessageType
+    ) -> bytes:
+        """Sign an API caller's message with a CA's key, under rule 8.
+
+        Only `raw` messages that could not be a to-be-signed structure; `Forbidden` otherwise.
+        `algorithm` is a wire name such as `ECDSA_SHA_256`.
+        """
+        ...
+
+    async def verify(
+        self,
+        key_id: str,
+        *,
+        algorithm: str,
+        message: bytes,
+        message_type: MessageType,
+        signature: bytes,
+    ) -> bool:
+        """Whether `signature` is this key's over `message`."""
+        ...
+
+    async def discard(self, key_id: str, *, purpose: KeyPurpose, caller: Caller) -> None:
+        """Delete a key that was made and not used after all. Unknown keys are ignored."""
+        ...
+
+    def healthy(self) -> bool:
+        """Whether the default engine can be used now."""
+        ...
