@@ -10,6 +10,7 @@ from typing import Protocol
 
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import Json
+from lamassu.kernel.x509.names import Subject
 
 
 class CertificateStatus(StrEnum):
@@ -52,18 +53,6 @@ class CertificateType(StrEnum):
     MANAGED = "MANAGED"
     IMPORTED_WITH_KEY = "IMPORTED_WITH_KEY"
     IMPORTED_WITHOUT_KEY = "IMPORTED_WITHOUT_KEY"
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The six attributes of a name that the wire knows; an empty string means absent."""
-
-    common_name: str = ""
-    organization: str = ""
-    organization_unit: str = ""
-    country: str = ""
-    state: str = ""
-    locality: str = ""
 
 
 @dataclass(frozen=True, slots=True)
