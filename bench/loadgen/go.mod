@@ -1,0 +1,3 @@
+module lamassu/bench/loadgen
+
+go 1.21
