@@ -1,0 +1,1 @@
+"""X.509 words: bounded parsing, names, keys, paths, messages. No I/O, no clock."""
