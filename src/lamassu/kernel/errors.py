@@ -71,6 +71,12 @@ class Conflict(LamassuError):
     default_code = "conflict"
 
 
+class WrongState(LamassuError):
+    """The thing is not in a state in which this may be done to it."""
+
+    default_code = "wrong_state"
+
+
 class TooLarge(LamassuError):
     """The input is larger than it may be."""
 
