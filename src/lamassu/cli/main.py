@@ -1,0 +1,67 @@
+"""`lamassu`: one program for the platform, its host and its REST API."""
+
+from __future__ import annotations
+
+import typer
+
+from lamassu.cli import (
+    admin,
+    audit,
+    ca,
+    cert,
+    config,
+    db,
+    demo,
+    device,
+    dms,
+    init,
+    key,
+    profile,
+    serve,
+)
+
+HOST = "On the host"
+API = "Over the REST API"
+
+app = typer.Typer(
+    name="lamassu",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+    help="""
+    Gives every device an X.509 identity, renews it, and takes it away when it must.
+
+    [bold]A first tour[/bold]
+
+    1. [cyan]lamassu demo --exit[/cyan]  walks one device through its whole life.
+
+    2. [cyan]lamassu init --dir var[/cyan]  makes an installation: keys, CAs, profiles, an admin.
+
+    3. [cyan]lamassu serve --dir var[/cyan]  starts it on https://localhost:8443.
+
+    4. [cyan]lamassu ca list --dir var[/cyan]  is the first question to the running platform.
+    """,
+)
+
+app.command("init", rich_help_panel=HOST)(init.init)
+app.command("serve", rich_help_panel=HOST)(serve.serve)
+app.command("demo", rich_help_panel=HOST)(demo.demo)
+app.add_typer(db.app, name="db", rich_help_panel=HOST)
+app.add_typer(config.app, name="config", rich_help_panel=HOST)
+app.add_typer(admin.app, name="admin", rich_help_panel=HOST)
+app.add_typer(audit.app, name="audit", rich_help_panel=HOST)
+app.add_typer(ca.app, name="ca", rich_help_panel=API)
+app.add_typer(cert.app, name="cert", rich_help_panel=API)
+app.add_typer(profile.app, name="profile", rich_help_panel=API)
+app.add_typer(dms.app, name="dms", rich_help_panel=API)
+app.add_typer(device.app, name="device", rich_help_panel=API)
+app.add_typer(key.app, name="key", rich_help_panel=API)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
