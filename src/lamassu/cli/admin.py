@@ -1,0 +1,88 @@
+"""`lamassu admin`: who may administer this installation (on the host only)."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from lamassu import wiring
+from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, out, run
+from lamassu.kernel.identity import system_caller
+from lamassu.services.access.contract import Credential, CredentialKind, IssuedCredential
+
+app = typer.Typer(no_args_is_help=True, help="Who may administer this installation.")
+CALLER = system_caller("lamassu admin")
+
+
+@app.command()
+def issue(
+    name: Annotated[str, typer.Argument(help="Name of the admin: lower-case letters, digits, -.")],
+    directory: Directory = DEFAULT_DIRECTORY,
+    to: Annotated[Path, typer.Option(help="Folder for NAME.crt and NAME.key.")] = Path(),
+    hours: Annotated[int | None, typer.Option(help="Lifetime; the mode's default if absent.")] = (
+        None
+    ),
+) -> None:
+    """Make an admin's certificate and key.
+
+    Example: lamassu admin issue alice --to ~/lamassu
+    """
+    lifetime = None if hours is None else timedelta(hours=hours)
+    issued = run(_issue(directory, name, lifetime))
+    certificate, key = wiring.store_credential(to, name, issued)
+    out.print(f"{certificate} and {key}, until {issued.credential.not_after:%Y-%m-%d %H:%M} UTC")
+
+
+async def _issue(directory: Path, name: str, lifetime: timedelta | None) -> IssuedCredential:
+    async with wiring.opened(directory) as platform:
+        return await platform.access.issue(
+            CredentialKind.ADMIN,
+            name,
+            lifetime=lifetime or platform.admin_lifetime,
+            caller=CALLER,
+        )
+
+
+@app.command("list")
+def list_(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """List admins whose certificates have not expired.
+
+    Example: lamassu admin list
+    """
+    table = Table("name", "serial number", "until", "revoked")
+    for credential in run(_list(directory)):
+        revoked = f"{credential.revoked_at:%Y-%m-%d %H:%M}" if credential.revoked_at else ""
+        table.add_row(
+            credential.name,
+            credential.serial_number,
+            f"{credential.not_after:%Y-%m-%d %H:%M}",
+            revoked,
+        )
+    out.print(table)
+
+
+async def _list(directory: Path) -> list[Credential]:
+    async with wiring.opened(directory) as platform:
+        return list(await platform.access.list(CredentialKind.ADMIN))
+
+
+@app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="Name of the admin, or a serial number.")],
+    directory: Directory = DEFAULT_DIRECTORY,
+) -> None:
+    """Revoke an admin; a running platform refuses it within five seconds.
+
+    Example: lamassu admin revoke alice
+    """
+    for credential in run(_revoke(directory, name)):
+        out.print(f"revoked {credential.name} ({credential.serial_number})")
+
+
+async def _revoke(directory: Path, name: str) -> list[Credential]:
+    async with wiring.opened(directory) as platform:
+        return list(await platform.access.revoke(name, caller=CALLER))

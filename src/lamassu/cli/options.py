@@ -1,0 +1,39 @@
+"""Options and ends that several commands share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+from lamassu.kernel.errors import LamassuError
+
+T = TypeVar("T")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Directory = Annotated[
+    Path,
+    typer.Option("--dir", help="The installation's directory.", show_default=True),
+]
+DEFAULT_DIRECTORY = Path("var")
+
+
+def fail(text: str) -> NoReturn:
+    """Say what is wrong and end with status 1."""
+    err.print(f"[bold red]lamassu:[/bold red] {text}", markup=True)
+    raise typer.Exit(1)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's work; an expected error becomes its text and status 1."""
+    try:
+        return asyncio.run(work)
+    except LamassuError as error:
+        where = f" ({error.field})" if error.field else ""
+        fail(f"{error.text}{where}")
