@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
 from lamassu.kernel.errors import RuleViolation
+
+# RFC 5280's bounds count characters and we hold to them; the library counts octets, and warns.
+warnings.filterwarnings("ignore", "Attribute's length must be", UserWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def name_of(subject: Subject) -> x509.Name:
                 f"subject {field} {fault}", code="subject_malformed", field=f"subject.{field}"
             )
         kind = _ASN1Type.PrintableString if oid == NameOID.COUNTRY_NAME else _ASN1Type.UTF8String
-        attribute = x509.NameAttribute(oid, value, _type=kind)
+        attribute = x509.NameAttribute(oid, value, _type=kind, _validate=False)
         attributes.append(x509.RelativeDistinguishedName([attribute]))
     return x509.Name(attributes)
 
