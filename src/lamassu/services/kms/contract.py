@@ -61,6 +61,7 @@ class Key:
     aliases: Sequence[str] = ()
     tags: Sequence[str] = ()
     metadata: Mapping[str, Json] = field(default_factory=dict)
+    has_signed: bool = False  # a caller of the API ever had it sign (security rule 9)
     version: int = 0
 
 
@@ -105,6 +106,14 @@ class Keys(Protocol):
         """The key of this id. Raises `NotFound`, also when its purpose is another."""
         ...
 
+    async def find(self, identifier: str) -> Key | None:
+        """The key that an API caller names: by id, alias or PKCS#11 URI, whatever its purpose.
+
+        Whoever takes a key named so must judge `purpose` and `has_signed` (security rule 9).
+        Raises `Malformed` (`bad_key_uri`).
+        """
+        ...
+
     async def find_by_public_key(self, spki: bytes) -> Key | None:
         """The key with this SubjectPublicKeyInfo (DER), whatever its purpose."""
         ...
@@ -116,7 +125,8 @@ class Keys(Protocol):
         *,
         purpose: KeyPurpose,
     ) -> T:
-        """Run `build` with the private key, in the engine's own bounded pool.
+        """Run `build` with the private key, in the engine's own bounded pool (a P-256 key in
+        software signs at once on the event loop: a thread would cost more than the signature).
 
         What `build` is given signs like a `cryptography` private key, wherever the key lives,
         so that a certificate, CRL or OCSP builder can be handed it. `build` must do nothing
@@ -126,12 +136,19 @@ class Keys(Protocol):
         ...
 
     async def sign_for_ca(
-        self, key_id: str, *, algorithm: str, message: bytes, message_type: MessageType
+        self,
+        key_id: str,
+        *,
+        algorithm: str,
+        message: bytes,
+        message_type: MessageType,
+        caller: Caller | None = None,
     ) -> bytes:
         """Sign an API caller's message with a CA's key, under rule 8.
 
         Only `raw` messages that could not be a to-be-signed structure; `Forbidden` otherwise.
-        `algorithm` is a wire name such as `ECDSA_SHA_256`.
+        `algorithm` is a wire name such as `ECDSA_SHA_256`. Signing and refusal are audited, as
+        `caller`'s doing (the CA's own if none is named).
         """
         ...
 
@@ -154,3 +171,20 @@ class Keys(Protocol):
     def healthy(self) -> bool:
         """Whether the default engine can be used now."""
         ...
+
+
+class KeyExport(Protocol):
+    """For access alone: the internal root's key leaves the host after init in production."""
+
+    async def export(self, key_id: str, *, passphrase: bytes, caller: Caller) -> bytes:
+        """A platform key as PKCS#8 PEM, encrypted under the passphrase; audited.
+
+        The key stays: `discard` removes it once the copy is safe. Raises `NotFound` for any
+        key that is not the platform's, `RuleViolation` (`key_not_exportable`) when its engine
+        gives no keys out.
+        """
+        ...
+
+
+class PlatformKeys(Keys, KeyExport, Protocol):
+    """What access needs of the KMS."""

@@ -1,0 +1,232 @@
+"""What the KMS does, one module per verb; `KmsService` is its face."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import NotFound
+from lamassu.kernel.identity import Caller, system_caller
+from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.x509.keys import key_id as key_id_of
+from lamassu.services.kms import rules
+from lamassu.services.kms.contract import Engine, Key, KeyPurpose, KeySpec, MessageType
+from lamassu.services.kms.model import NewKey
+from lamassu.services.kms.ports import CryptoEngine, KeyStorage
+from lamassu.services.kms.usecases.delete_key import delete_key
+from lamassu.services.kms.usecases.describe_key import Change, describe_key
+from lamassu.services.kms.usecases.engines import EngineDirectory
+from lamassu.services.kms.usecases.export_key import export_key
+from lamassu.services.kms.usecases.find_key import find_key, get_visible_key
+from lamassu.services.kms.usecases.make_key import make_key
+from lamassu.services.kms.usecases.sign_message import Message, sign_message
+from lamassu.services.kms.usecases.sweep_orphans import sweep_orphans
+from lamassu.services.kms.usecases.verify_message import verify_message
+
+T = TypeVar("T")
+
+KEYS_REMEMBERED = 4096
+
+
+class KmsService:
+    """The `PlatformKeys` contract, and the verbs of the public API (`*_named`, `list_keys`).
+
+    What the API names it names by id, alias or PKCS#11 URI; keys that it must not know of are
+    `NotFound` there.
+    """
+
+    def __init__(
+        self,
+        *,
+        engines: Sequence[CryptoEngine],
+        default_engine_id: str,
+        storage: KeyStorage,
+        clock: Clock,
+    ) -> None:
+        """Raises `RuleViolation` (`unknown_engine`) when the default engine is not there."""
+        self._engines = EngineDirectory(engines, default_id=default_engine_id)
+        self._storage = storage
+        self._clock = clock
+        self._remembered: OrderedDict[str, Key] = OrderedDict()
+
+    async def start(self) -> Sequence[str]:
+        """Set orphaned keys aside; returns their ids for the log."""
+        return await sweep_orphans(
+            engines=self._engines, storage=self._storage, now=self._clock.now()
+        )
+
+    async def close(self) -> None:
+        """Let the engines finish and close them."""
+        for engine in self._engines:
+            await engine.close()
+
+    # for the platform's own slices
+
+    async def engines(self) -> Sequence[Engine]:
+        return self._engines.facts()
+
+    async def generate(
+        self,
+        spec: KeySpec,
+        *,
+        purpose: KeyPurpose,
+        name: str,
+        caller: Caller,
+        engine_id: str | None = None,
+    ) -> Key:
+        wanted = NewKey(spec, name, engine_id)
+        return await self._make(wanted, purpose, caller)
+
+    async def get(self, key_id: str, *, purpose: KeyPurpose) -> Key:
+        return rules.check_purpose(await self._storage.find(key_id), purpose)
+
+    async def find(self, identifier: str) -> Key | None:
+        return await find_key(identifier, storage=self._storage)
+
+    async def find_by_public_key(self, spki: bytes) -> Key | None:
+        return await self._storage.find(key_id_of(spki))
+
+    async def use(
+        self,
+        key_id: str,
+        build: Callable[[CertificateIssuerPrivateKeyTypes], T],
+        *,
+        purpose: KeyPurpose,
+    ) -> T:
+        key = rules.check_purpose(await self._recall(key_id), purpose)
+        return await self._engines.holding(key.engine_id).use(key_id, build, purpose=purpose)
+
+    async def sign_for_ca(
+        self,
+        key_id: str,
+        *,
+        algorithm: str,
+        message: bytes,
+        message_type: MessageType,
+        caller: Caller | None = None,
+    ) -> bytes:
+        key = await self.get(key_id, purpose=KeyPurpose.CA)
+        return await sign_message(
+            key,
+            Message(message, message_type, algorithm),
+            caller=caller or system_caller("ca"),
+            engines=self._engines,
+            storage=self._storage,
+        )
+
+    async def verify(
+        self,
+        key_id: str,
+        *,
+        algorithm: str,
+        message: bytes,
+        message_type: MessageType,
+        signature: bytes,
+    ) -> bool:
+        key = rules.check_visible(await self._storage.find(key_id))
+        return await verify_message(key, Message(message, message_type, algorithm), signature)
+
+    async def discard(self, key_id: str, *, purpose: KeyPurpose, caller: Caller) -> None:
+        key = await self._storage.find(key_id)
+        if key is None or key.purpose is not purpose:
+            return
+        with suppress(NotFound):  # somebody else was faster
+            await self._delete(key, key_id, lambda _: None, caller)
+
+    async def export(self, key_id: str, *, passphrase: bytes, caller: Caller) -> bytes:
+        return await export_key(
+            await self.get(key_id, purpose=KeyPurpose.PLATFORM),
+            passphrase=passphrase,
+            caller=caller,
+            engines=self._engines,
+            storage=self._storage,
+        )
+
+    def healthy(self) -> bool:
+        return self._engines.default().healthy()
+
+    # for the public API
+
+    async def create_named(self, wanted: NewKey, *, caller: Caller) -> Key:
+        """Make a general key."""
+        return await self._make(wanted, KeyPurpose.GENERAL, caller)
+
+    async def get_named(self, identifier: str) -> Key:
+        """Raises `NotFound` (`key not found`), `Malformed` for a broken URI."""
+        return await get_visible_key(identifier, storage=self._storage)
+
+    async def list_keys(self, query: ListQuery) -> Page[Key]:
+        """A page of the keys that the API may know of."""
+        return await self._storage.list(query, purposes=rules.API_PURPOSES)
+
+    async def sign_named(self, identifier: str, message: Message, *, caller: Caller) -> bytes:
+        """Sign with a general key, or with a CA's under security rule 8 (`Forbidden`).
+
+        The caller's right to use a CA's key was judged before (`ca-key:sign`).
+        """
+        return await sign_message(
+            await self.get_named(identifier),
+            message,
+            caller=caller,
+            engines=self._engines,
+            storage=self._storage,
+        )
+
+    async def verify_named(self, identifier: str, message: Message, signature: bytes) -> bool:
+        """Whether the signature is this key's over the message."""
+        return await verify_message(await self.get_named(identifier), message, signature)
+
+    async def delete_named(self, identifier: str, *, caller: Caller) -> None:
+        """Delete a general key. Raises `Conflict` (`key_in_use`) for a CA's."""
+        key = await self.get_named(identifier)
+        await self._delete(key, identifier, rules.check_deletable, caller)
+
+    async def describe_named(
+        self, identifier: str, event_type: str, change: Change, *, caller: Caller
+    ) -> Key:
+        """Change name, tags, metadata or aliases; see `usecases.describe_key` for changes."""
+        key = await self.get_named(identifier)
+        return await describe_key(
+            key.key_id, event_type, change, caller=caller, storage=self._storage
+        )
+
+    async def _make(self, wanted: NewKey, purpose: KeyPurpose, caller: Caller) -> Key:
+        return await make_key(
+            wanted,
+            purpose,
+            caller=caller,
+            engines=self._engines,
+            storage=self._storage,
+            clock=self._clock,
+        )
+
+    async def _delete(
+        self, key: Key, identifier: str, judge: Callable[[Key], None], caller: Caller
+    ) -> None:
+        self._remembered.pop(key.key_id, None)
+        await delete_key(
+            key.key_id,
+            identifier=identifier,
+            judge=judge,
+            caller=caller,
+            engines=self._engines,
+            storage=self._storage,
+        )
+        self._remembered.pop(key.key_id, None)
+
+    async def _recall(self, key_id: str) -> Key | None:
+        """The key's row, for its engine and purpose only: those never change."""
+        key = self._remembered.get(key_id)
+        if key is None:
+            key = await self._storage.find(key_id)
+            if key is None:
+                return None
+            self._remembered[key_id] = key
+            if len(self._remembered) > KEYS_REMEMBERED:
+                self._remembered.popitem(last=False)
+        return key

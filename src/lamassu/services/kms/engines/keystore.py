@@ -1,0 +1,256 @@
+"""A directory of encrypted private keys: one file per key, nothing in clear.
+
+    keystore.json     how the key-encryption key comes from the secret, and a sealed check text
+    <key id>.orphan   a key that no row of the database knew at start; it comes back when used
+    <key id>.key      AES-256-GCM of the PKCS#8, bound to key id, purpose and format by its
+                      associated data: a file renamed, or a purpose changed in the database,
+                      does not open
+
+Everything here blocks; `software.py` calls it from its pool.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+)
+
+from lamassu.kernel.errors import RuleViolation, Unavailable
+from lamassu.platform.security.private_files import (
+    create_private_file,
+    make_private_directory,
+    sync_directory,
+)
+from lamassu.services.kms.contract import KeyPurpose
+from lamassu.services.kms.model import PrivateKey
+
+FORMAT = 1
+HEADER = "keystore.json"
+SUFFIX = ".key"
+ASIDE = ".orphan"
+SECRET_LENGTH_MIN = 12
+FILE_LENGTH_MAX = 64 * 1024
+NONCE_LENGTH = 12  # 96 bits, as NIST SP 800-38D §8.2 wants for random nonces
+CHECK_TEXT = b"lamassu keystore"
+KEY_ID = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ScryptCost:
+    """RFC 7914 parameters; memory is 128 * n * r bytes."""
+
+    n: int = 2**15
+    r: int = 8
+    p: int = 1
+
+    def check(self) -> None:
+        """Refuse a header made weak, or so costly that opening it would exhaust the host."""
+        if not (2**15 <= self.n <= 2**20 and 8 <= self.r <= 16 and 1 <= self.p <= 16):
+            raise RuleViolation(
+                "the keystore's scrypt parameters are out of bounds", code="keystore_damaged"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A key's file as the directory shows it."""
+
+    key_id: str
+    modified_at: datetime
+
+
+class Keystore:
+    """An opened keystore. Holds the key-encryption key; never shows it."""
+
+    __slots__ = ("_cipher", "_directory")
+
+    def __init__(self, directory: Path, cipher: AESGCM) -> None:
+        self._directory = directory
+        self._cipher = cipher
+
+    @classmethod
+    def open(cls, directory: Path, secret: bytes, *, cost: ScryptCost | None = None) -> Keystore:
+        """Open the keystore, making it if the directory has none (then at `cost`).
+
+        `secret` is the content of a passphrase or key file; line ends at its end do not count.
+        Raises `RuleViolation`: `weak_secret`, `wrong_passphrase`, `keystore_damaged`,
+        `keystore_exposed` (others may enter the directory).
+        """
+        secret = secret.rstrip(b"\r\n")
+        if len(secret) < SECRET_LENGTH_MIN:
+            raise RuleViolation(
+                f"the keystore's secret is shorter than {SECRET_LENGTH_MIN} bytes; "
+                "use a longer passphrase or a random key file",
+                code="weak_secret",
+            )
+        make_private_directory(directory)
+        header = directory / HEADER
+        if not header.exists():
+            if any(directory.glob(f"*{SUFFIX}")):
+                raise RuleViolation(
+                    f"{header} is missing but keys are there; restore it from a backup",
+                    code="keystore_damaged",
+                )
+            create_private_file(header, _new_header(secret, cost or ScryptCost()))
+        return cls(directory, _unlock(header, secret))
+
+    def write(self, key_id: str, purpose: KeyPurpose, private_key: PrivateKey) -> None:
+        """Seal a key into its file, durably. An existing file is never overwritten."""
+        clear = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+        sealed = _seal(self._cipher, clear, _associated(key_id, purpose))
+        content = {"format": FORMAT, "key_id": key_id, **sealed}
+        create_private_file(self._path(key_id), json.dumps(content).encode())
+
+    def read(self, key_id: str, purpose: KeyPurpose) -> PrivateKey:
+        """Open a key's file. Raises `Unavailable`: `key_lost`, `key_damaged`."""
+        path = self._path(key_id)
+        try:
+            content = self._content(path)
+        except FileNotFoundError as error:
+            raise Unavailable(
+                f"the file of key {key_id} is missing from the keystore", code="key_lost"
+            ) from error
+        try:
+            clear = _unseal(self._cipher, json.loads(content), _associated(key_id, purpose))
+        except (InvalidTag, ValueError, KeyError, TypeError) as error:
+            raise Unavailable(
+                f"the file of key {key_id} is damaged, or was made for another key or purpose",
+                code="key_damaged",
+            ) from error
+        # AEAD vouches for the content, so that the costly primality checks buy nothing
+        key = load_der_private_key(clear, None, unsafe_skip_rsa_key_validation=True)
+        if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
+            raise Unavailable(f"key {key_id} has an unknown type", code="key_damaged")
+        return key
+
+    def remove(self, key_id: str) -> None:
+        """Delete a key's file; a missing one is fine."""
+        path = self._path(key_id)
+        path.unlink(missing_ok=True)
+        path.with_suffix(ASIDE).unlink(missing_ok=True)
+        sync_directory(self._directory)
+
+    def set_aside(self, key_id: str) -> None:
+        """Rename a key's file, so that it is no longer listed; a missing one is fine."""
+        path = self._path(key_id)
+        if path.exists():
+            path.replace(path.with_suffix(ASIDE))
+            sync_directory(self._directory)
+
+    def files(self) -> Iterator[StoredFile]:
+        """Every key file there is."""
+        for path in self._directory.glob(f"*{SUFFIX}"):
+            if KEY_ID.fullmatch(path.stem):
+                modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                yield StoredFile(path.stem, modified)
+
+    def usable(self) -> bool:
+        """Whether the directory can be read now."""
+        return os.access(self._directory / HEADER, os.R_OK)
+
+    def _content(self, path: Path) -> bytes:
+        aside = path.with_suffix(ASIDE)
+        if not path.exists() and aside.exists():
+            aside.replace(path)
+            sync_directory(self._directory)
+        with path.open("rb") as file:
+            return file.read(FILE_LENGTH_MAX)
+
+    def _path(self, key_id: str) -> Path:
+        if not KEY_ID.fullmatch(key_id):
+            raise Unavailable("not the id of a key in this keystore", code="key_lost")
+        return self._directory / f"{key_id}{SUFFIX}"
+
+
+def _associated(key_id: str, purpose: KeyPurpose) -> bytes:
+    return f"lamassu-key/{FORMAT}/{purpose.value}/{key_id}".encode()
+
+
+def _seal(cipher: AESGCM, clear: bytes, associated: bytes) -> dict[str, str]:
+    nonce = secrets.token_bytes(NONCE_LENGTH)
+    sealed = cipher.encrypt(nonce, clear, associated)
+    return {"nonce": _text(nonce), "sealed": _text(sealed)}
+
+
+def _unseal(cipher: AESGCM, content: dict[str, str], associated: bytes) -> bytes:
+    """Raises `InvalidTag`, or `ValueError`, `KeyError`, `TypeError` for a broken content."""
+    return cipher.decrypt(_bytes(content["nonce"]), _bytes(content["sealed"]), associated)
+
+
+def _new_header(secret: bytes, cost: ScryptCost) -> bytes:
+    cost.check()
+    salt = secrets.token_bytes(16)
+    check = _seal(_cipher(secret, salt, cost), CHECK_TEXT, _header_data(salt, cost))
+    content = {
+        "format": FORMAT,
+        "kdf": "scrypt",
+        "n": cost.n,
+        "r": cost.r,
+        "p": cost.p,
+        "salt": _text(salt),
+        "check": check,
+    }
+    return json.dumps(content, indent=1).encode()
+
+
+def _unlock(header: Path, secret: bytes) -> AESGCM:
+    try:
+        content = json.loads(header.read_bytes()[:FILE_LENGTH_MAX])
+        if (content["format"], content["kdf"]) != (FORMAT, "scrypt"):
+            raise ValueError("another format")
+        cost = ScryptCost(int(content["n"]), int(content["r"]), int(content["p"]))
+        salt = _bytes(content["salt"])
+        check = {name: str(content["check"][name]) for name in ("nonce", "sealed")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RuleViolation(
+            f"{header} cannot be read as a keystore header; restore it from a backup",
+            code="keystore_damaged",
+        ) from error
+    cost.check()
+    cipher = _cipher(secret, salt, cost)
+    try:
+        _unseal(cipher, check, _header_data(salt, cost))
+    except (InvalidTag, ValueError) as error:
+        raise RuleViolation(
+            f"wrong passphrase: it does not open the keystore in {header.parent}",
+            code="wrong_passphrase",
+        ) from error
+    return cipher
+
+
+def _header_data(salt: bytes, cost: ScryptCost) -> bytes:
+    return f"lamassu-keystore/{FORMAT}/{cost.n}/{cost.r}/{cost.p}/{salt.hex()}".encode()
+
+
+def _cipher(secret: bytes, salt: bytes, cost: ScryptCost) -> AESGCM:
+    return AESGCM(Scrypt(salt=salt, length=32, n=cost.n, r=cost.r, p=cost.p).derive(secret))
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError("not base64") from error

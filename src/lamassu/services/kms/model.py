@@ -1,0 +1,68 @@
+"""Values inside the KMS: signature schemes, what an engine made, what a caller asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from lamassu.kernel.records import Json
+from lamassu.services.kms.contract import KeyAlgorithm, KeySpec
+
+PrivateKey: TypeAlias = RSAPrivateKey | EllipticCurvePrivateKey
+
+
+class Padding(StrEnum):
+    """How a digest becomes a signature. ECDSA has none."""
+
+    PKCS1_V1_5 = "PKCS#1 v1.5"
+    PSS = "PSS"
+    NONE = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureScheme:
+    """What a wire name such as `RSASSA_PSS_SHA_256` stands for."""
+
+    name: str
+    algorithm: KeyAlgorithm
+    padding: Padding
+    hash: hashes.HashAlgorithm
+
+
+_HASHES: tuple[hashes.HashAlgorithm, ...] = (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+_FAMILIES = (
+    ("RSASSA_PKCS1_V1_5", KeyAlgorithm.RSA, Padding.PKCS1_V1_5),
+    ("RSASSA_PSS", KeyAlgorithm.RSA, Padding.PSS),
+    ("ECDSA", KeyAlgorithm.ECDSA, Padding.NONE),
+)
+SCHEMES: Mapping[str, SignatureScheme] = {
+    name: SignatureScheme(name, algorithm, padding, digest)
+    for family, algorithm, padding in _FAMILIES
+    for digest in _HASHES
+    for name in (f"{family}_SHA_{digest.digest_size * 8}",)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MadeKey:
+    """A key that an engine has just made: its id there and its SubjectPublicKeyInfo, DER."""
+
+    key_id: str
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """What an API caller asks for; `engine_id` absent means the default engine."""
+
+    spec: KeySpec
+    name: str
+    engine_id: str | None = None
+    tags: Sequence[str] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict)

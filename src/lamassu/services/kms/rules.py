@@ -1,0 +1,204 @@
+"""What may be done with a key, and by whom. Values in, verdict out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
+
+from lamassu.kernel.errors import Conflict, Forbidden, Malformed, NotFound, RuleViolation
+from lamassu.kernel.records import Json
+from lamassu.kernel.x509.der import is_one_sequence_or_set
+from lamassu.services.kms.contract import (
+    Engine,
+    Key,
+    KeyPurpose,
+    KeySpec,
+    MessageType,
+)
+from lamassu.services.kms.model import SCHEMES, SignatureScheme
+
+API_PURPOSES = (KeyPurpose.CA, KeyPurpose.GENERAL)
+BINDINGS_KEY = "lamassu.io/kms/binded-resources"
+NAME_LENGTH_MAX = 255
+ALIASES_MAX = 64
+TAGS_MAX = 128
+_KEY_ID = re.compile(r"[0-9a-fA-F]{64}")
+_PKCS11_PARTS = frozenset({"token-id", "id", "type"})
+
+
+def key_not_found() -> NotFound:
+    """The one answer for a key that is absent, and for one that the caller may not know of."""
+    return NotFound("key not found", code="key_not_found")
+
+
+def check_visible(key: Key | None) -> Key:
+    """Platform and responder keys do not exist for the API (security rule 8)."""
+    if key is None or key.purpose not in API_PURPOSES:
+        raise key_not_found()
+    return key
+
+
+def check_purpose(key: Key | None, purpose: KeyPurpose) -> Key:
+    """A key answers only to the purpose that it was made for."""
+    if key is None or key.purpose is not purpose:
+        raise key_not_found()
+    return key
+
+
+def check_spec(spec: KeySpec, engine: Engine) -> None:
+    """Refuse a key that the engine cannot make (`unsupported_key`)."""
+    sizes = engine.supported.get(spec.algorithm, ())
+    if spec.size not in sizes:
+        allowed = ", ".join(str(size) for size in sizes) or "none"
+        raise RuleViolation(
+            f"engine {engine.id} makes no {spec.algorithm} keys of {spec.size} bits; "
+            f"allowed sizes: {allowed}",
+            code="unsupported_key",
+            field="size",
+        )
+
+
+def parse_identifier(identifier: str) -> str:
+    """A key id or alias, as it stands or taken from a PKCS#11 URI.
+
+    The URI has the form `pkcs11:token-id=<engine>;id=<key id>;type=private|public`; only `id`
+    is used, and the other two must be present. Raises `Malformed` (`bad_key_uri`).
+    """
+    if not identifier.startswith("pkcs11:"):
+        return identifier
+    parts: dict[str, str] = {}
+    for part in identifier.removeprefix("pkcs11:").split(";"):
+        name, equals, value = part.partition("=")
+        if not equals or name in parts:
+            raise _bad_uri()
+        parts[name] = unquote(value)
+    if not parts.keys() >= _PKCS11_PARTS or not parts["id"]:
+        raise _bad_uri()
+    if parts["type"] not in ("private", "public"):
+        raise _bad_uri()
+    return parts["id"]
+
+
+def _bad_uri() -> Malformed:
+    return Malformed(
+        "not a PKCS#11 URI of a key: pkcs11:token-id=<engine>;id=<key id>;type=private",
+        code="bad_key_uri",
+        field="id",
+    )
+
+
+def pkcs11_uri(key: Key) -> str:
+    """The URI under which the API shows a key."""
+    return f"pkcs11:token-id={key.engine_id};id={key.key_id};type=private"
+
+
+def parse_scheme(name: str) -> SignatureScheme:
+    """The scheme of a wire name, exact case. Raises `RuleViolation`."""
+    scheme = SCHEMES.get(name)
+    if scheme is None:
+        raise RuleViolation(
+            f"unsupported algorithm; allowed: {', '.join(SCHEMES)}",
+            code="unsupported_algorithm",
+            field="algorithm",
+        )
+    return scheme
+
+
+def check_scheme_fits(scheme: SignatureScheme, key: Key) -> None:
+    """Refuse an RSA scheme on an ECDSA key and the reverse."""
+    if scheme.algorithm is not key.spec.algorithm:
+        raise RuleViolation(
+            f"key is not {scheme.algorithm} key", code="algorithm_mismatch", field="algorithm"
+        )
+
+
+def check_digest(message: bytes, message_type: MessageType, scheme: SignatureScheme) -> None:
+    """A `hash` message must have the length of the scheme's digest."""
+    if message_type is MessageType.HASH and len(message) != scheme.hash.digest_size:
+        raise RuleViolation(
+            f"invalid digest size: {scheme.name} takes {scheme.hash.digest_size} bytes",
+            code="invalid_digest_size",
+            field="message",
+        )
+
+
+def check_ca_message(message: bytes, message_type: MessageType) -> None:
+    """What a CA's key may sign for an API caller (security rule 8).
+
+    A certificate, CRL, OCSP answer or CSR to be signed is one SEQUENCE; a digest could be that
+    of one. Raises `Forbidden`.
+    """
+    if message_type is not MessageType.RAW:
+        raise Forbidden(
+            "a CA's key signs no digests: send the message itself as raw",
+            code="ca_key_digest_refused",
+            field="message_type",
+        )
+    if is_one_sequence_or_set(message):
+        raise Forbidden(
+            "a CA's key signs nothing that could be a certificate or CRL",
+            code="ca_key_message_refused",
+            field="message",
+        )
+
+
+def check_deletable(key: Key) -> None:
+    """The API deletes general keys only: a CA without its key can never sign again."""
+    if key.purpose is not KeyPurpose.GENERAL:
+        raise Conflict(
+            "the key belongs to a CA; delete the CA instead", code="key_in_use", field="id"
+        )
+
+
+def check_name(name: str) -> None:
+    """A name is for people: printable, not empty, not endless."""
+    if not name or len(name) > NAME_LENGTH_MAX or not name.isprintable():
+        raise RuleViolation(
+            f"a key's name has 1 to {NAME_LENGTH_MAX} printable characters",
+            code="bad_name",
+            field="name",
+        )
+
+
+def check_tags(tags: Sequence[str]) -> None:
+    """Tags are short and few."""
+    if len(tags) > TAGS_MAX or any(not tag or len(tag) > NAME_LENGTH_MAX for tag in tags):
+        raise RuleViolation(
+            f"at most {TAGS_MAX} tags of 1 to {NAME_LENGTH_MAX} characters",
+            code="bad_tags",
+            field="tags",
+        )
+
+
+def check_aliases(aliases: Json) -> tuple[str, ...]:
+    """The aliases that a patch left, judged: names that cannot be taken for a key id or a URI."""
+    if not isinstance(aliases, list) or len(aliases) > ALIASES_MAX:
+        raise RuleViolation(
+            f"aliases are a list of at most {ALIASES_MAX}", code="bad_alias", field="patches"
+        )
+    texts = tuple(_check_alias(alias) for alias in aliases)
+    if len(set(texts)) != len(texts):
+        raise Conflict("an alias is given twice", code="alias_exists", field="patches")
+    return texts
+
+
+def _check_alias(alias: Json) -> str:
+    if not isinstance(alias, str) or not 1 <= len(alias) <= NAME_LENGTH_MAX:
+        raise RuleViolation(
+            f"an alias is a text of 1 to {NAME_LENGTH_MAX} characters",
+            code="bad_alias",
+            field="patches",
+        )
+    if not alias.isprintable() or alias.startswith("pkcs11:") or _KEY_ID.fullmatch(alias):
+        raise RuleViolation(
+            "an alias must not look like a key id or a PKCS#11 URI",
+            code="bad_alias",
+            field="patches",
+        )
+    return alias
+
+
+def without_system_keys(metadata: Mapping[str, Json]) -> dict[str, Json]:
+    """Client metadata without what the system alone says (decision 11)."""
+    return {name: value for name, value in metadata.items() if name != BINDINGS_KEY}

@@ -1,0 +1,228 @@
+"""Rows about keys. Private keys are never here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    MetaData,
+    Row,
+    Select,
+    Table,
+    delete,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import ColumnElement
+
+from lamassu.kernel.errors import Conflict
+from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.records import AuditRecord, Event
+from lamassu.kernel.x509.pem import ders_of
+from lamassu.platform.database import Database, Unit
+from lamassu.platform.database.listing import fetch_page
+from lamassu.platform.database.types import Boolean, Integer, JsonDocument, Text, UtcDateTime
+from lamassu.services.kms.contract import Key, KeyAlgorithm, KeyPurpose, KeySpec
+from lamassu.services.kms.ports import KeyUnit
+from lamassu.services.kms.usecases.key_document import public_key_text
+
+SERVICE = "kms"
+LOOKUP_BATCH = 500
+
+metadata = MetaData()
+
+keys = Table(
+    "kms_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("engine_id", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("public_key", Text, nullable=False),  # as the wire has it, so that it can be filtered
+    Column("tags", JsonDocument, nullable=False),
+    Column("metadata", JsonDocument, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("has_signed", Boolean, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+aliases = Table(
+    "kms_aliases",
+    metadata,
+    Column("alias", Text, primary_key=True),
+    Column(
+        "key_id",
+        Text,
+        ForeignKey("kms_keys.key_id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("position", Integer, nullable=False),
+)
+
+COLUMNS: Mapping[str, ColumnElement[object]] = {
+    "key_id": keys.c.key_id,
+    "engine_id": keys.c.engine_id,
+    "has_private_key": literal("true"),
+    "algorithm": keys.c.algorithm,
+    "size": keys.c.size,
+    "public_key": keys.c.public_key,
+    "creation_ts": keys.c.created_at,
+    "name": keys.c.name,
+    "tags": keys.c.tags,
+    "metadata": keys.c.metadata,
+}
+
+
+class KmsStorage:
+    """The `KeyStorage` port over the platform's database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def unit(self) -> AbstractAsyncContextManager[KeyUnit]:
+        return self._unit()
+
+    @asynccontextmanager
+    async def _unit(self) -> AsyncIterator[KeyUnit]:
+        async with self._database.unit(SERVICE) as unit:
+            yield _SqlKeyUnit(unit)
+
+    async def find(self, key_id: str) -> Key | None:
+        async with self._database.reading(SERVICE) as connection:
+            return await _find(connection, select(keys).where(keys.c.key_id == key_id))
+
+    async def find_by_alias(self, alias: str) -> Key | None:
+        query = select(keys).join(aliases).where(aliases.c.alias == alias)
+        async with self._database.reading(SERVICE) as connection:
+            return await _find(connection, query)
+
+    async def list(self, query: ListQuery, *, purposes: Sequence[KeyPurpose]) -> Page[Key]:
+        base = select(keys).where(keys.c.purpose.in_([purpose.value for purpose in purposes]))
+        async with self._database.reading(SERVICE) as connection:
+            page = await fetch_page(
+                connection, base, columns=COLUMNS, key=keys.c.key_id, query=query
+            )
+            named = await _aliases_of(connection, [row.key_id for row in page.items])
+        return Page([_key(row, named.get(row.key_id, ())) for row in page.items], page.after)
+
+    async def known_among(self, key_ids: Sequence[str]) -> frozenset[str]:
+        known: set[str] = set()
+        async with self._database.reading(SERVICE) as connection:
+            for start in range(0, len(key_ids), LOOKUP_BATCH):
+                batch = key_ids[start : start + LOOKUP_BATCH]
+                query = select(keys.c.key_id).where(keys.c.key_id.in_(batch))
+                known.update((await connection.execute(query)).scalars())
+        return frozenset(known)
+
+
+class _SqlKeyUnit:
+    """The `KeyUnit` port over one transaction."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._connection = unit.connection
+
+    def emit(self, event: Event) -> None:
+        self._unit.emit(event)
+
+    def audit(self, record: AuditRecord) -> None:
+        self._unit.audit(record)
+
+    async def insert(self, key: Key) -> None:
+        await self._connection.execute(
+            insert(keys).values(
+                key_id=key.key_id,
+                engine_id=key.engine_id,
+                algorithm=key.spec.algorithm.value,
+                size=key.spec.size,
+                purpose=key.purpose.value,
+                public_key=public_key_text(key.public_key),
+                created_at=key.created_at,
+                **_changeable(key),
+            )
+        )
+
+    async def lock(self, key_id: str) -> Key | None:
+        query = select(keys).where(keys.c.key_id == key_id).with_for_update()
+        return await _find(self._connection, query)
+
+    async def save(self, key: Key) -> None:
+        await self._connection.execute(
+            update(keys).where(keys.c.key_id == key.key_id).values(**_changeable(key))
+        )
+
+    async def replace_aliases(self, key_id: str, aliases_: Sequence[str]) -> None:
+        await self._connection.execute(delete(aliases).where(aliases.c.key_id == key_id))
+        if not aliases_:
+            return
+        rows = [
+            {"alias": alias, "key_id": key_id, "position": position}
+            for position, alias in enumerate(aliases_)
+        ]
+        try:
+            await self._connection.execute(insert(aliases), rows)
+        except IntegrityError as error:
+            raise Conflict(
+                "an alias is already another key's", code="alias_exists", field="patches"
+            ) from error
+
+    async def delete(self, key_id: str) -> None:
+        await self._connection.execute(delete(aliases).where(aliases.c.key_id == key_id))
+        await self._connection.execute(delete(keys).where(keys.c.key_id == key_id))
+
+
+def _changeable(key: Key) -> dict[str, object]:
+    return {
+        "name": key.name,
+        "tags": list(key.tags),
+        "metadata": dict(key.metadata),
+        "has_signed": key.has_signed,
+        "version": key.version,
+    }
+
+
+async def _find(connection: AsyncConnection, query: Select[tuple[object, ...]]) -> Key | None:
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return None
+    named = await _aliases_of(connection, [row.key_id])
+    return _key(row, named.get(row.key_id, ()))
+
+
+async def _aliases_of(connection: AsyncConnection, key_ids: Sequence[str]) -> dict[str, list[str]]:
+    query = (
+        select(aliases.c.key_id, aliases.c.alias)
+        .where(aliases.c.key_id.in_(key_ids))
+        .order_by(aliases.c.position)
+    )
+    found: dict[str, list[str]] = {}
+    for key_id, alias in (await connection.execute(query)).tuples():
+        found.setdefault(key_id, []).append(alias)
+    return found
+
+
+def _key(row: Row[tuple[object, ...]], named: Sequence[str]) -> Key:
+    return Key(
+        key_id=row.key_id,
+        name=row.name,
+        engine_id=row.engine_id,
+        spec=KeySpec(KeyAlgorithm(row.algorithm), row.size),
+        purpose=KeyPurpose(row.purpose),
+        public_key=ders_of(base64.b64decode(row.public_key), "PUBLIC KEY")[0],
+        created_at=row.created_at,
+        aliases=tuple(named),
+        tags=tuple(row.tags),
+        metadata=row.metadata,
+        has_signed=row.has_signed,
+        version=row.version,
+    )

@@ -1,0 +1,51 @@
+"""A key and an engine in the wire's words, for answers and events alike."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+
+from lamassu.kernel.records import Json
+from lamassu.kernel.x509.pem import pem_of
+from lamassu.services.kms.contract import Engine, Key
+from lamassu.services.kms.rules import pkcs11_uri
+
+
+def key_document(key: Key) -> dict[str, Json]:
+    """The wire's Key. `has_private_key` is always true: the KMS keeps no bare public keys."""
+    return {
+        "pkcs11_uri": pkcs11_uri(key),
+        "key_id": key.key_id,
+        "name": key.name,
+        "aliases": list(key.aliases),
+        "engine_id": key.engine_id,
+        "has_private_key": True,
+        "algorithm": key.spec.algorithm.value,
+        "size": key.spec.size,
+        "public_key": public_key_text(key.public_key),
+        "creation_ts": key.created_at.isoformat().replace("+00:00", "Z"),
+        "tags": list(key.tags),
+        "metadata": dict(key.metadata),
+    }
+
+
+def engine_document(engine: Engine) -> Mapping[str, Json]:
+    """The wire's Engine."""
+    return {
+        "type": engine.type,
+        "security_level": engine.security_level,
+        "provider": engine.provider,
+        "name": engine.name,
+        "metadata": dict(engine.metadata),
+        "supported_key_types": [
+            {"type": algorithm.value, "sizes": list(sizes)}
+            for algorithm, sizes in engine.supported.items()
+        ],
+        "id": engine.id,
+        "default": engine.default,
+    }
+
+
+def public_key_text(spki: bytes) -> str:
+    """Base64 of the PEM of a SubjectPublicKeyInfo, as the wire carries public keys."""
+    return base64.b64encode(pem_of(spki, "PUBLIC KEY")).decode()

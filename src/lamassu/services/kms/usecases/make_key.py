@@ -1,0 +1,62 @@
+"""Make a key: first durably in its engine, then its row."""
+
+from __future__ import annotations
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import LamassuError, Unavailable
+from lamassu.kernel.identity import Caller
+from lamassu.kernel.records import AuditRecord, Event
+from lamassu.services.kms import rules
+from lamassu.services.kms.contract import Key, KeyPurpose
+from lamassu.services.kms.model import NewKey
+from lamassu.services.kms.ports import CryptoEngine, KeyStorage
+from lamassu.services.kms.usecases.engines import EngineDirectory
+from lamassu.services.kms.usecases.key_document import key_document
+
+
+async def make_key(
+    wanted: NewKey,
+    purpose: KeyPurpose,
+    *,
+    caller: Caller,
+    engines: EngineDirectory,
+    storage: KeyStorage,
+    clock: Clock,
+) -> Key:
+    """Judge, generate, store. A row never names a key that its engine does not have."""
+    rules.check_name(wanted.name)
+    rules.check_tags(wanted.tags)
+    engine_id, engine = engines.choose(wanted.engine_id)
+    rules.check_spec(wanted.spec, engines.facts_of(engine_id))
+    made = await engine.generate(wanted.spec, purpose=purpose)
+    key = Key(
+        key_id=made.key_id,
+        name=wanted.name,
+        engine_id=engine_id,
+        spec=wanted.spec,
+        purpose=purpose,
+        public_key=made.public_key,
+        created_at=clock.now(),
+        tags=tuple(wanted.tags),
+        metadata=rules.without_system_keys(wanted.metadata),
+        version=1,
+    )
+    await _store(key, caller=caller, engine=engine, storage=storage)
+    return key
+
+
+async def _store(key: Key, *, caller: Caller, engine: CryptoEngine, storage: KeyStorage) -> None:
+    subject = f"kms/{key.key_id}"
+    detail = {"engine_id": key.engine_id, "purpose": key.purpose.value, "name": key.name}
+    try:
+        async with storage.unit() as unit:
+            await unit.insert(key)
+            if key.purpose in rules.API_PURPOSES:
+                unit.emit(Event("kms.create", subject, key.version, key_document(key), caller))
+            unit.audit(AuditRecord("kms.create", subject, caller, detail=detail))
+    except Unavailable:
+        # the commit may have come through: the sweep at start will know
+        raise
+    except LamassuError:
+        await engine.delete(key.key_id)
+        raise
