@@ -1,0 +1,127 @@
+"""Fill a device's slot with a certificate: the last step of an enrolment (decision 26)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import Conflict, NotFound
+from lamassu.services.devices.contract import Binding, Device, SlotStatus
+from lamassu.services.devices.model import (
+    BoundCertificate,
+    StoredDevice,
+    device_at,
+    status_at,
+    with_certificate,
+)
+from lamassu.services.devices.ports import DeviceStore, DeviceUnit
+from lamassu.services.devices.rules import check_judged, check_new_device, device_changed
+from lamassu.services.devices.usecases import journal
+from lamassu.services.devices.usecases.create_device import new_device, tell_creation
+
+
+async def bind_certificate(store: DeviceStore, clock: Clock, binding: Binding) -> Device:
+    """Bind, or find that this certificate was bound already. One transaction, few statements.
+
+    A device that is created comes into being together with its first identity.
+    """
+    now = clock.now()
+    try:
+        async with store.unit() as unit:
+            return device_at(await _bind(unit, binding, now), now)
+    except Conflict:
+        # A retry may have met its own first attempt, committed since we read.
+        bound = _repeated(await store.find(binding.device_id), binding)
+        if bound is None:
+            raise
+        return device_at(bound, now)
+
+
+async def _bind(unit: DeviceUnit, binding: Binding, now: datetime) -> StoredDevice:
+    found = await unit.read(binding.device_id)
+    repeated = _repeated(found, binding)
+    if repeated is not None:
+        return repeated
+    if found is None or found.deleted_at is not None:
+        before = _created(found, binding, now)
+    elif binding.create is not None:
+        raise Conflict("device already exists", code="device_exists")
+    else:
+        check_judged(found, binding)
+        before = found
+
+    certificate = _certificate(before, binding, now)
+    after = with_certificate(before, certificate, expires_at=binding.not_after)
+    if found is None:
+        await unit.insert(after)
+    else:
+        await unit.update(after, read_version=found.version)
+    await unit.claim(after.id, certificate)
+    _tell(unit, before, after, binding, now)
+    return after
+
+
+def _repeated(found: StoredDevice | None, binding: Binding) -> StoredDevice | None:
+    """The device, if this very certificate is in its slot and still the one that counts.
+
+    Raises `Conflict` when it was bound and something overtook it: it must not be handed out.
+    """
+    if found is None or found.slot is None:
+        return None
+    sha256 = binding.certificate_sha256
+    if all(bound.certificate_sha256 != sha256 for bound in found.slot.versions):
+        return None
+    overtaken = (
+        found.slot.current.certificate_sha256 != sha256
+        or found.slot.status is SlotStatus.REVOKED
+        or found.decommissioned_at is not None
+    )
+    if overtaken:
+        raise device_changed()
+    return found
+
+
+def _created(found: StoredDevice | None, binding: Binding, now: datetime) -> StoredDevice:
+    if found is not None:
+        # Only a person brings a deleted id back, by creating it (rule 17).
+        raise Conflict("device was deleted; it has to be created anew", code="device_deleted")
+    if binding.create is None:
+        raise NotFound("device not found", code="device_not_found")
+    if binding.create.id != binding.device_id or binding.create.dms_id != binding.dms_id:
+        raise device_changed()
+    check_new_device(binding.create)
+    return new_device(binding.create, now)
+
+
+def _certificate(before: StoredDevice, binding: Binding, now: datetime) -> BoundCertificate:
+    return BoundCertificate(
+        number=before.slot.active_version + 1 if before.slot else 0,
+        ca_id=binding.ca_id,
+        serial_number=binding.serial_number,
+        certificate_sha256=binding.certificate_sha256,
+        mode=binding.mode,
+        bound_at=now,
+        status_before=status_at(before, now),
+    )
+
+
+def _tell(
+    unit: DeviceUnit, before: StoredDevice, after: StoredDevice, binding: Binding, now: datetime
+) -> None:
+    caller = binding.caller
+    if binding.create is not None:
+        tell_creation(unit, before, caller=caller, now=now)
+    journal.tell_status(unit, before, after, caller=caller, now=now)
+    journal.tell_update(unit, journal.IDENTITY_UPDATE, before, after, caller=caller, now=now)
+    journal.record(
+        unit,
+        journal.IDENTITY_UPDATE,
+        after,
+        caller=caller,
+        detail={
+            "mode": binding.mode.value,
+            "dms_id": binding.dms_id,
+            "ca_id": binding.ca_id,
+            "serial_number": binding.serial_number,
+        },
+    )

@@ -1,0 +1,103 @@
+"""Let the slot's status follow the certificate: an event is a hint, the CA has the truth.
+
+The CA is asked while the device is locked, so whoever writes last has read last: events may
+come late, twice or in any order, and the slot ends where the certificate stands (rule 30).
+"""
+
+from __future__ import annotations
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import NotFound
+from lamassu.kernel.identity import Caller
+from lamassu.services.ca.contract import CertificateStatus
+from lamassu.services.devices.contract import Device
+from lamassu.services.devices.model import device_at, with_slot_status
+from lamassu.services.devices.ports import CertificateOffice, DeviceStore
+from lamassu.services.devices.rules import ATTACHED_TO, followed_status
+from lamassu.services.devices.usecases import journal
+
+
+async def follow_certificate(
+    store: DeviceStore,
+    office: CertificateOffice,
+    clock: Clock,
+    serial_number: str,
+    *,
+    caller: Caller,
+) -> None:
+    """Bring the device whose active certificate this is in line with the CA.
+
+    One that was revoked between its issue and its binding is barred, else it would enter the
+    slot as active after the only event that tells of its end.
+    """
+    claim = await store.find_claim(serial_number)
+    if claim is None:
+        await _bar_if_revoked(store, office, clock, serial_number)
+        claim = await store.find_claim(serial_number)
+    if claim is not None and claim.number is not None:
+        await follow_device(store, office, clock, claim.device_id, caller=caller)
+
+
+async def follow_authority(
+    store: DeviceStore,
+    office: CertificateOffice,
+    clock: Clock,
+    ca_id: str,
+    *,
+    caller: Caller,
+) -> None:
+    """Bring every device in line whose active certificate stands under this CA."""
+    for issuer in await store.issuers_in_use():
+        try:
+            path = await office.path_of(issuer)
+        except NotFound:
+            continue
+        if all(ca.id != ca_id for ca in path):
+            continue
+        async for device_id in store.active_under(issuer):
+            await follow_device(store, office, clock, device_id, caller=caller)
+
+
+async def follow_device(
+    store: DeviceStore,
+    office: CertificateOffice,
+    clock: Clock,
+    device_id: str,
+    *,
+    caller: Caller,
+) -> Device | None:
+    """Set the slot's status by its active certificate's standing; the device as it then is."""
+    async with store.unit() as unit:
+        before = await unit.lock(device_id)
+        if before is None or before.deleted_at is not None:
+            return None
+        if before.slot is None or before.decommissioned_at is not None:
+            return device_at(before, clock.now())
+        current = before.slot.current
+        standing = await office.standing(current.ca_id, current.serial_number)
+        now = clock.now()
+        after = with_slot_status(before, followed_status(before.slot, standing), now)
+        if after is not before:
+            await unit.update(after, read_version=before.version)
+            journal.tell_status(unit, before, after, caller=caller, now=now)
+            journal.record(
+                unit,
+                journal.STATUS_UPDATE,
+                after,
+                caller=caller,
+                detail={"serial_number": current.serial_number},
+            )
+    return device_at(after, now)
+
+
+async def _bar_if_revoked(
+    store: DeviceStore, office: CertificateOffice, clock: Clock, serial_number: str
+) -> None:
+    certificate = await office.find_certificate(serial_number)
+    if certificate is None or certificate.stored_status is not CertificateStatus.REVOKED:
+        return
+    attached = certificate.metadata.get(ATTACHED_TO)
+    if not isinstance(attached, dict):
+        return
+    async with store.unit() as unit:
+        await unit.bar(serial_number, str(attached.get("device_id", "")), at=clock.now())
