@@ -10,6 +10,7 @@ from typing import Protocol
 
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import Json
+from lamassu.kernel.x509.csr import CertificateRequest
 from lamassu.kernel.x509.names import Subject
 
 
@@ -76,12 +77,17 @@ class CryptoEnforcement:
 
 @dataclass(frozen=True, slots=True)
 class IssuanceProfile:
-    """What decides a certificate's content. Lists hold wire names (`DigitalSignature`)."""
+    """What decides a certificate's content. Lists hold wire names (`DigitalSignature`).
+
+    `minimum_validity` bounds the clamping to the issuer's end (decision 15). `ca_id` restricts
+    the profile to that CA; for a profile with `sign_as_ca` it names the parent (decision 16).
+    """
 
     id: str
     name: str = ""
     description: str = ""
     validity: Validity = field(default_factory=Validity)
+    minimum_validity: timedelta | None = None
     sign_as_ca: bool = False
     path_length: int | None = None
     honor_key_usage: bool = False
@@ -170,6 +176,8 @@ class IssueRequest:
     of the subjectAltName extension, `None` leaves the SAN to the profile and the CSR.
     `purpose` is `device`: stored beside the certificate with `owner` (a DMS id) and `device_id`,
     so that an unbound one can be found after a crash.
+    `verified_csr` is `csr_der` as the caller parsed it and after it verified its signature:
+    it is then not done again.
     """
 
     ca_id: str
@@ -184,6 +192,7 @@ class IssueRequest:
     owner: str = ""
     device_id: str = ""
     metadata: Mapping[str, Json] = field(default_factory=dict)
+    verified_csr: CertificateRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +207,8 @@ class Issued:
 class CertificateStanding:
     """What a status query learns: of the certificate and of the chain above it.
 
-    `known` is false when the CA never issued that serial number. `revoked` is true when the
+    `known` is false when the CA never issued that serial number, or when the certificate was
+    made inactive: nothing is then said of it. `revoked` is true when the
     certificate or a CA above it is revoked; time and reason are then set. `read_at` is when.
     """
 

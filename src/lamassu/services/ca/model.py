@@ -1,0 +1,187 @@
+"""Values of the CA that only its own rooms see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from lamassu.kernel.identity import Caller
+from lamassu.kernel.records import Json
+from lamassu.kernel.x509.names import Subject
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificateStatus,
+    CertificationAuthority,
+    IssuanceProfile,
+    RevocationReason,
+    Validity,
+)
+
+NO_CA = "-"  # issuer of a certificate that no CA of ours signed
+
+ATTACHED_TO = "lamassu.io/ra/attached-to"
+REISSUED_AS = "lamassu.io/ca/reissued-as"
+REISSUED_AT = "lamassu.io/ca/reissued-at"
+REISSUED_FROM = "lamassu.io/ca/reissued-from"
+REISSUE_REASON = "lamassu.io/ca/reissue-reason"
+SYSTEM_METADATA = frozenset({ATTACHED_TO, REISSUED_AS, REISSUED_AT, REISSUED_FROM, REISSUE_REASON})
+
+
+@dataclass(frozen=True, slots=True)
+class NewCertificate:
+    """A certificate that is about to be stored, with what only its row keeps.
+
+    `csr_der` is empty where there was no CSR (a CA's own certificate). `awaits_binding` is
+    true for a device's certificate until somebody saw it in its slot.
+    """
+
+    certificate: Certificate
+    created_at: datetime
+    csr_der: bytes = b""
+    request_key: str | None = None
+    owner: str = ""
+    device_id: str = ""
+
+    @property
+    def awaits_binding(self) -> bool:
+        return bool(self.owner and self.device_id)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerVersions:
+    """What the issuing transaction sees under lock; `None` for a profile that is gone."""
+
+    authority: int
+    profile: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LockedCertificate:
+    """A certificate under lock, and whether its CA stands revoked."""
+
+    certificate: Certificate
+    issuer_revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateScope:
+    """Which certificates a list route shows, before the caller's own filters.
+
+    `expires_after` and `expires_before` are strict bounds on `not_after`; with them, revoked
+    and expired certificates are left out.
+    """
+
+    issuer_ca_id: str | None = None
+    status: CertificateStatus | None = None
+    expires_after: datetime | None = None
+    expires_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRequest:
+    """The key that a new CA is to have; `size` in bits. `key_id` names an existing key."""
+
+    algorithm: str = ""
+    size: int = 0
+    key_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CaRequest:
+    """Ask for a new CA.
+
+    `own_profile` (inline) or `own_profile_id` shapes the CA's own certificate; `profile_id` is
+    the default for what it issues. `any_profile_id` is the seed's one field for either, told
+    apart by `sign_as_ca` (decision 16).
+    """
+
+    subject: Subject
+    key: KeyRequest
+    validity: Validity
+    id: str = ""
+    parent_id: str = ""
+    profile_id: str = ""
+    any_profile_id: str = ""
+    own_profile: IssuanceProfile | None = None
+    own_profile_id: str = ""
+    engine_id: str = ""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChange:
+    """What is asked of a CA or certificate; the reason counts only when revoking."""
+
+    status: CertificateStatus
+    reason: RevocationReason = RevocationReason.UNSPECIFIED
+
+
+class JobStatus(StrEnum):
+    """Of a cascade."""
+
+    PENDING = "PENDING"
+    DONE = "DONE"
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeJob:
+    """Revoke what the CAs of a revoked subtree issued. Its progress is in the rows themselves:
+    whatever is still unrevoked is still to do, so that a restart needs no memory."""
+
+    id: str
+    ca_ids: Sequence[str]
+    revoked_at: datetime
+    caller: Caller
+    created_at: datetime
+    status: JobStatus = JobStatus.PENDING
+    done_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CaRevocation:
+    """What a change of a CA's status leads to.
+
+    `job_id` names the cascade, if there is one; `shown` is whether OCSP and CRL show it.
+    """
+
+    authority: CertificationAuthority
+    job_id: str | None
+    shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRevocation:
+    """A certificate after a change of status, and whether OCSP and CRL show it already."""
+
+    certificate: Certificate
+    shown: bool
+    job_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StandingRow:
+    """What one query tells of a serial number under a CA; see `rules.status.standing_of`.
+
+    `status` is the stored one, `None` for a serial number that this CA never issued.
+    """
+
+    status: CertificateStatus | None
+    revocation_time: datetime | None
+    reason: RevocationReason
+    not_after: datetime | None
+    ca_revoked: bool
+    ca_revocation_time: datetime | None
+    ca_reason: RevocationReason
+
+
+@dataclass(frozen=True, slots=True)
+class CaStats:
+    """Counts for the statistics route, by engine and by status."""
+
+    cas_by_engine: Mapping[str, int]
+    cas_by_status: Mapping[CertificateStatus, int]
+    cas: int
+    certificates_by_status: Mapping[CertificateStatus, int]
+    certificates: int

@@ -1,0 +1,179 @@
+"""What the CA needs of the world around it, beside the contracts of other slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+
+from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.records import AuditRecord, Event
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificationAuthority,
+    IssuanceProfile,
+    RevokedEntry,
+)
+from lamassu.services.ca.model import (
+    CascadeJob,
+    CaStats,
+    CertificateScope,
+    IssuerVersions,
+    LockedCertificate,
+    NewCertificate,
+    StandingRow,
+)
+
+
+class CaTransaction(Protocol):
+    """A write transaction: its rows, events and audit records commit together or not at all.
+
+    Locks are taken in the order CAs (from the top down), certificates, profiles, jobs.
+    """
+
+    def emit(self, event: Event) -> None:
+        """Tell other slices, once committed."""
+        ...
+
+    def audit(self, record: AuditRecord) -> None:
+        """Put on record, once committed."""
+        ...
+
+    async def share_issuer(self, ca_id: str, profile_id: str) -> IssuerVersions | None:
+        """Bar changes of this CA until the end, letting others issue: its version and the
+        profile's (no profile for an empty id). `None` if there is no such CA."""
+        ...
+
+    async def lock_ca(self, ca_id: str) -> CertificationAuthority | None:
+        """A CA that this transaction alone may change or issue under."""
+        ...
+
+    async def lock_children(self, ca_ids: Sequence[str]) -> Sequence[CertificationAuthority]:
+        """The CAs directly below these, locked likewise."""
+        ...
+
+    async def lock_certificate(self, serial_number: str) -> LockedCertificate | None:
+        """A certificate that this transaction alone may change."""
+        ...
+
+    async def ca_id_of_certificate(self, serial_number: str) -> str | None:
+        """The CA whose present certificate this is."""
+        ...
+
+    async def insert_issued(self, new: NewCertificate) -> bool:
+        """Store a certificate; false, and nothing stored, if its request key is taken."""
+        ...
+
+    async def find_issued(self, request_key: str) -> Certificate | None:
+        """The certificate stored under a request key."""
+        ...
+
+    async def insert_ca(self, authority: CertificationAuthority, new: NewCertificate) -> None:
+        """Store a CA with its certificate. Raises `Conflict` if the id is taken."""
+        ...
+
+    async def save_ca(self, authority: CertificationAuthority) -> None:
+        """Write back what can change of a locked CA, its certificate's status included."""
+        ...
+
+    async def save_certificate(self, certificate: Certificate) -> None:
+        """Write back what can change of a locked certificate."""
+        ...
+
+    async def lock_profile(self, profile_id: str) -> IssuanceProfile | None:
+        """A profile that this transaction alone may change."""
+        ...
+
+    async def share_profile(self, profile_id: str) -> IssuanceProfile | None:
+        """A profile that stays as it is until the end."""
+        ...
+
+    async def insert_profile(self, profile: IssuanceProfile) -> None:
+        """Raises `Conflict` if the id is taken."""
+        ...
+
+    async def save_profile(self, profile: IssuanceProfile) -> None:
+        """Replace a locked profile."""
+        ...
+
+    async def delete_profile(self, profile_id: str) -> None:
+        """Remove a locked profile."""
+        ...
+
+    async def cas_with_profile(self, profile_id: str) -> Sequence[str]:
+        """Ids of CAs whose default this profile is."""
+        ...
+
+    async def insert_job(self, job: CascadeJob) -> None:
+        """Remember a cascade."""
+        ...
+
+    async def lock_pending_job(self) -> CascadeJob | None:
+        """The oldest cascade that nobody else works on."""
+        ...
+
+    async def lock_unrevoked(
+        self, ca_ids: Sequence[str], *, now: datetime, limit: int
+    ) -> Sequence[Certificate]:
+        """Unexpired end-entity certificates of these CAs that are not finally revoked."""
+        ...
+
+    async def finish_job(self, job_id: str, done_at: datetime) -> None:
+        """Mark a cascade as done."""
+        ...
+
+    async def mark_reconciled(self, serial_numbers: Sequence[str]) -> None:
+        """Note that these were dealt with; unknown ones are passed over."""
+        ...
+
+
+class CaStore(Protocol):
+    """The CA's rows; what is read is what was committed."""
+
+    def unit(self) -> AbstractAsyncContextManager[CaTransaction]:
+        """A transaction that commits at the end, or not at all if an error passes."""
+        ...
+
+    async def find_ca(self, ca_id: str) -> CertificationAuthority | None: ...
+
+    async def find_ca_by_key_id(self, subject_key_id: str) -> CertificationAuthority | None: ...
+
+    async def all_cas(self) -> Sequence[CertificationAuthority]:
+        """Roots first, then by level and age."""
+        ...
+
+    async def page_cas(
+        self, query: ListQuery, *, now: datetime, common_name: str | None = None
+    ) -> Page[CertificationAuthority]: ...
+
+    async def find_profile(self, profile_id: str) -> IssuanceProfile | None: ...
+
+    async def page_profiles(self, query: ListQuery) -> Page[IssuanceProfile]: ...
+
+    async def find_certificate(self, serial_number: str) -> Certificate | None: ...
+
+    async def find_issued(self, request_key: str) -> Certificate | None: ...
+
+    async def page_certificates(
+        self, query: ListQuery, *, now: datetime, scope: CertificateScope
+    ) -> Page[Certificate]: ...
+
+    async def standing(self, ca_id: str, serial_number: str) -> StandingRow | None:
+        """`None` if there is no such CA."""
+        ...
+
+    async def revoked_under(self, ca_id: str, *, now: datetime) -> Sequence[RevokedEntry]: ...
+
+    async def unreconciled(self, *, older_than: datetime, limit: int) -> Sequence[Certificate]: ...
+
+    async def find_job(self, job_id: str) -> CascadeJob | None: ...
+
+    async def stats(
+        self,
+        *,
+        now: datetime,
+        ca_query: ListQuery | None = None,
+        certificate_query: ListQuery | None = None,
+        issuer_ca_id: str | None = None,
+    ) -> CaStats: ...

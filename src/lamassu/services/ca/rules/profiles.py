@@ -1,0 +1,129 @@
+"""Issuance profiles: whether they make sense, and whether they may be used here."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from lamassu.kernel.errors import Forbidden, RuleViolation
+from lamassu.kernel.x509.keys import KeyFacts
+from lamassu.kernel.x509.names import name_of
+from lamassu.kernel.x509.usages import (
+    extended_key_usage_extension,
+    key_usage_extension,
+)
+from lamassu.services.ca.contract import IssuanceProfile
+from lamassu.services.ca.rules.validity import end_of, is_set
+
+_LONGEST_ID = 128
+_LONGEST_TEXT = 1024
+_MOST_URLS = 8
+
+
+def check_id(identifier: str, *, field: str = "id") -> None:
+    """Ids stand in URLs, events and files: refuse what would be something else there."""
+    printable = identifier.isprintable() and identifier == identifier.strip()
+    if (
+        not 0 < len(identifier) <= _LONGEST_ID
+        or not printable
+        or identifier in ("-", ".", "..")
+        or any(c in "/\\?#%" for c in identifier)
+    ):
+        raise RuleViolation(
+            f"an id has 1 to {_LONGEST_ID} printable characters, none of / \\ ? # %",
+            code="id_malformed",
+            field=field,
+        )
+
+
+def check_profile(profile: IssuanceProfile, now: datetime) -> None:
+    """Refuse a profile under which nothing sound could be issued. Raises `RuleViolation`."""
+    for field in ("name", "description"):
+        if len(getattr(profile, field)) > _LONGEST_TEXT:
+            raise RuleViolation(
+                f"{field} is longer than {_LONGEST_TEXT} characters",
+                code="text_too_long",
+                field=field,
+            )
+    if is_set(profile.validity):
+        end_of(profile.validity, now, field="validity")
+    if profile.minimum_validity is not None and profile.minimum_validity <= timedelta(0):
+        raise RuleViolation(
+            "minimum_validity must be positive",
+            code="validity_out_of_range",
+            field="minimum_validity",
+        )
+    if profile.path_length is not None and not 0 <= profile.path_length <= 32:
+        raise RuleViolation(
+            "path_length is 0 to 32", code="path_length_out_of_range", field="path_length"
+        )
+    key_usage_extension(profile.key_usage)
+    extended_key_usage_extension(profile.extended_key_usages)
+    name_of(profile.subject)
+    _check_urls(profile)
+
+
+def _check_urls(profile: IssuanceProfile) -> None:
+    for field, urls in (
+        ("extensions.authority_info_access.ocsp_server", profile.ocsp_servers),
+        ("extensions.authority_info_access.ca_issuers", profile.ca_issuers),
+        ("crl_distribution_points", profile.crl_distribution_points),
+    ):
+        sound = all(
+            url.isascii()
+            and url.isprintable()
+            and " " not in url
+            and len(url) <= _LONGEST_TEXT
+            and url.lower().startswith(("http://", "https://", "ldap://"))
+            for url in urls
+        )
+        if not sound or len(urls) > _MOST_URLS:
+            raise RuleViolation(
+                f"{field} holds at most {_MOST_URLS} URLs (http, https or ldap)",
+                code="url_malformed",
+                field=field,
+            )
+
+
+def check_for_end_entities(profile: IssuanceProfile, ca_id: str) -> None:
+    """Refuse a profile that makes CAs, or that belongs to another CA (decision 18).
+
+    Raises `Forbidden` (`profile_of_other_ca`), `RuleViolation` (`profile_signs_as_ca`).
+    """
+    if profile.sign_as_ca:
+        raise RuleViolation(
+            "this profile makes CAs; create one with POST /v1/cas",
+            code="profile_signs_as_ca",
+            field="profile",
+        )
+    if profile.ca_id is not None and profile.ca_id != ca_id:
+        raise Forbidden(
+            f"this profile is for the CA {profile.ca_id} only",
+            code="profile_of_other_ca",
+            field="profile",
+        )
+
+
+def check_key(profile: IssuanceProfile, key: KeyFacts, *, field: str) -> None:
+    """Hold a subject's key against the profile's crypto enforcement.
+
+    Raises `RuleViolation` (`crypto_enforcement`). Kinds other than RSA and ECDSA never come
+    this far.
+    """
+    enforcement = profile.crypto_enforcement
+    if not enforcement.enabled:
+        return
+    allowed, sizes = (
+        (enforcement.allow_rsa_keys, enforcement.allowed_rsa_key_sizes)
+        if key.algorithm == "RSA"
+        else (enforcement.allow_ecdsa_keys, enforcement.allowed_ecdsa_key_sizes)
+    )
+    if not allowed:
+        raise RuleViolation(
+            f"this profile takes no {key.algorithm} keys", code="crypto_enforcement", field=field
+        )
+    if sizes is not None and key.size not in sizes:
+        raise RuleViolation(
+            f"this profile takes no {key.algorithm} keys of {key.size} bits",
+            code="crypto_enforcement",
+            field=field,
+        )

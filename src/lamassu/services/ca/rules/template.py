@@ -1,0 +1,152 @@
+"""What a certificate will say, complete but for its signature."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificateIssuerPrivateKeyTypes,
+    CertificatePublicKeyTypes,
+)
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
+
+from lamassu.kernel.x509.keys import signature_hash
+from lamassu.kernel.x509.usages import extended_key_usage_extension, key_usage_extension
+from lamassu.services.ca.contract import IssuanceProfile
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedExtension:
+    """An extension as it will stand; `value` is the DER inside it."""
+
+    oid: x509.ObjectIdentifier
+    critical: bool
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateTemplate:
+    """A to-be-signed certificate."""
+
+    subject: x509.Name
+    issuer: x509.Name
+    public_key: CertificatePublicKeyTypes
+    serial_number: int
+    not_before: datetime
+    not_after: datetime
+    extensions: Sequence[EncodedExtension]
+
+    def signed_with(self, key: CertificateIssuerPrivateKeyTypes) -> bytes:
+        """The certificate (DER), signed with the hash that befits the issuer's key."""
+        builder = x509.CertificateBuilder(
+            issuer_name=self.issuer,
+            subject_name=self.subject,
+            public_key=self.public_key,
+            serial_number=self.serial_number,
+        )
+        builder = builder.not_valid_before(self.not_before).not_valid_after(self.not_after)
+        for extension in self.extensions:
+            builder = builder.add_extension(
+                x509.UnrecognizedExtension(extension.oid, extension.value),
+                critical=extension.critical,
+            )
+        certificate = builder.sign(key, signature_hash(key))  # type: ignore[arg-type]
+        return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def subject_key_id(spki: bytes) -> bytes:
+    """SHA-256 of the SubjectPublicKeyInfo (RFC 7093 §2, method 4), as the original has it."""
+    return hashlib.sha256(spki).digest()
+
+
+def basic_constraints(*, ca: bool, path_length: int | None = None) -> EncodedExtension:
+    """Critical, in every certificate that we issue."""
+    return _encoded(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
+
+
+def usage_extensions(
+    key_usage: Sequence[str], extended_key_usages: Sequence[str]
+) -> list[EncodedExtension]:
+    """Key usage (critical) and extended key usage, each only if it names something."""
+    found: list[EncodedExtension] = []
+    usage = key_usage_extension(key_usage)
+    if usage is not None:
+        found.append(_encoded(usage, critical=True))
+    extended = extended_key_usage_extension(extended_key_usages)
+    if extended is not None:
+        found.append(_encoded(extended, critical=False))
+    return found
+
+
+def subject_key_identifier(digest: bytes) -> EncodedExtension:
+    return _encoded(x509.SubjectKeyIdentifier(digest), critical=False)
+
+
+def authority_key_identifier(digest: bytes) -> EncodedExtension:
+    return _encoded(x509.AuthorityKeyIdentifier(digest, None, None), critical=False)
+
+
+def alternative_names(san_der: bytes, *, subject_is_empty: bool) -> EncodedExtension:
+    """The names as they stand; critical where the subject says nothing (RFC 5280 §4.2.1.6)."""
+    return EncodedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, subject_is_empty, san_der)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationUrls:
+    """Where relying parties find an issuer's OCSP responder, certificate and CRL."""
+
+    ocsp: Sequence[str] = ()
+    ca_issuers: Sequence[str] = ()
+    crl: Sequence[str] = ()
+
+    def overridden_by(self, profile: IssuanceProfile | None) -> PublicationUrls:
+        """A profile's own addresses win, each kind for itself (decision 18)."""
+        if profile is None:
+            return self
+        return PublicationUrls(
+            ocsp=profile.ocsp_servers or self.ocsp,
+            ca_issuers=profile.ca_issuers or self.ca_issuers,
+            crl=profile.crl_distribution_points or self.crl,
+        )
+
+
+def publication_urls(bases: Sequence[str], *, ca_id: str, ski: str) -> PublicationUrls:
+    """The addresses under each of the configured validation bases."""
+    roots = [base.rstrip("/") for base in bases]
+    return PublicationUrls(
+        ocsp=tuple(f"{root}/ocsp" for root in roots),
+        ca_issuers=tuple(f"{root}/ca/{quote(ca_id, safe='')}.crt" for root in roots),
+        crl=tuple(f"{root}/crl/{ski}" for root in roots),
+    )
+
+
+def publication_extensions(urls: PublicationUrls) -> list[EncodedExtension]:
+    """Authority information access and CRL distribution points, each only if it has a URL."""
+    found: list[EncodedExtension] = []
+    access = [
+        *(_access(AuthorityInformationAccessOID.OCSP, url) for url in urls.ocsp),
+        *(_access(AuthorityInformationAccessOID.CA_ISSUERS, url) for url in urls.ca_issuers),
+    ]
+    if access:
+        found.append(_encoded(x509.AuthorityInformationAccess(access), critical=False))
+    if urls.crl:
+        points = [
+            x509.DistributionPoint([x509.UniformResourceIdentifier(url)], None, None, None)
+            for url in urls.crl
+        ]
+        found.append(_encoded(x509.CRLDistributionPoints(points), critical=False))
+    return found
+
+
+def _access(method: x509.ObjectIdentifier, url: str) -> x509.AccessDescription:
+    return x509.AccessDescription(method, x509.UniformResourceIdentifier(url))
+
+
+def _encoded(value: x509.ExtensionType, *, critical: bool) -> EncodedExtension:
+    return EncodedExtension(value.oid, critical, value.public_bytes())
