@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -81,6 +81,10 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Filterable:
-    """The fields of a list that can be filtered and sorted: wire name to type."""
+    """The fields of a list that can be filtered and sorted: wire name to type.
+
+    `choices` holds, for enum fields, the values that a filter may name.
+    """
 
     fields: Mapping[str, FieldType] = field(default_factory=dict)
+    choices: Mapping[str, Collection[str]] = field(default_factory=dict)

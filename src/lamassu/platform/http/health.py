@@ -1,0 +1,94 @@
+"""Health: what load balancers ask, and the original's own route."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from starlette.responses import Response
+
+from lamassu.kernel.errors import LamassuError
+from lamassu.kernel.identity import Peer, Principal
+from lamassu.platform.http.answers import json_answer
+from lamassu.platform.http.call import Call
+from lamassu.platform.http.routing import Access, Mount, Route
+
+Check = Callable[[], Awaitable[None]]
+"""Returns when all is well; raises when it is not."""
+
+_log = structlog.get_logger(__name__)
+
+
+def original_health_route() -> Route:
+    """`GET /health` of a service; the versions are nobody's business on an open route."""
+
+    async def health(call: Call) -> Response:
+        return json_answer({"health": True, "version": "-", "build": "-", "build_time": "-"})
+
+    return Route(
+        method="GET",
+        path="/health",
+        access=Access.PUBLIC,
+        handler=health,
+        summary="Say that the service answers",
+    )
+
+
+def health_mount(
+    checks: Mapping[str, Check],
+    authenticate: Callable[[Peer], Awaitable[Principal | None]],
+) -> Mount:
+    """`/health/live` and `/health/ready`; a principal is told which checks fail."""
+
+    async def live(call: Call) -> Response:
+        return json_answer({"status": "live"})
+
+    async def ready(call: Call) -> Response:
+        failing = [name for name, check in checks.items() if not await _passes(name, check)]
+        answer: dict[str, object] = {"status": "unready" if failing else "ready"}
+        if failing and await _is_principal(call.peer, authenticate):
+            answer["failing"] = failing
+        return json_answer(answer, status=503 if failing else 200)
+
+    return Mount(
+        "/health",
+        "platform",
+        [
+            Route(
+                method="GET",
+                path="/live",
+                access=Access.PUBLIC,
+                handler=live,
+                summary="Say that the process runs",
+            ),
+            Route(
+                method="GET",
+                path="/ready",
+                access=Access.PUBLIC,
+                handler=ready,
+                summary="Say whether everything needed to serve is there",
+            ),
+        ],
+    )
+
+
+async def _passes(name: str, check: Check) -> bool:
+    try:
+        await check()
+    except LamassuError as error:
+        _log.warning("readiness_check_failed", check=name, reason=error.text)
+        return False
+    except Exception:  # noqa: BLE001 - whatever breaks a check, the answer is "unready"
+        _log.error("readiness_check_failed", check=name, traceback=traceback.format_exc())
+        return False
+    return True
+
+
+async def _is_principal(
+    peer: Peer, authenticate: Callable[[Peer], Awaitable[Principal | None]]
+) -> bool:
+    try:
+        return await authenticate(peer) is not None
+    except LamassuError:
+        return False
