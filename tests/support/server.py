@@ -72,6 +72,7 @@ class Server:
     environment: dict[str, str] = field(default_factory=dict)
     services: Sequence[str] = ()
     prefix: Sequence[str] = ()
+    database: str | None = None  # a PostgreSQL URL; the embedded database if absent
 
     @property
     def url(self) -> str:
