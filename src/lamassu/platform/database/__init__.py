@@ -1,0 +1,20 @@
+"""The databases: units of work with their events and audit records, reading, migrations."""
+
+from lamassu.platform.database.database import Database
+from lamassu.platform.database.dialect import Dialect
+from lamassu.platform.database.migrate import migrate
+from lamassu.platform.database.records import RecordWriter
+from lamassu.platform.database.services import SERVICES
+from lamassu.platform.database.settings import DatabaseSettings, ServiceUser
+from lamassu.platform.database.unit import Unit
+
+__all__ = [
+    "SERVICES",
+    "Database",
+    "DatabaseSettings",
+    "Dialect",
+    "RecordWriter",
+    "ServiceUser",
+    "Unit",
+    "migrate",
+]

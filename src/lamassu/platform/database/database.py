@@ -1,0 +1,178 @@
+"""The platform's database: units of work and reading, whatever is underneath."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Protocol
+
+import structlog
+from sqlalchemy import insert, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import LamassuError, Unavailable
+from lamassu.platform.database.dialect import Dialect
+from lamassu.platform.database.failures import translated
+from lamassu.platform.database.journal_tables import tables
+from lamassu.platform.database.migrate import check_revision, migrate
+from lamassu.platform.database.postgresql import PostgresqlStore
+from lamassu.platform.database.records import RecordWriter, Stamped
+from lamassu.platform.database.settings import DatabaseSettings
+from lamassu.platform.database.sqlite import SqliteStore
+from lamassu.platform.database.unit import Unit
+
+log = structlog.get_logger(__name__)
+
+
+class Store(Protocol):
+    """What differs between the databases."""
+
+    def transaction(self, service: str) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that commits at the end, or rolls back on an error."""
+        ...
+
+    def reading(self, service: str) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection that sees what was committed."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        ...
+
+
+class Database:
+    """One per process. `services` are those whose data this process works on."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        dialect: Dialect,
+        services: Sequence[str],
+        writer: RecordWriter,
+        clock: Clock,
+    ) -> None:
+        self.dialect = dialect
+        self.services = tuple(services)
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._listeners: list[Callable[[str], None]] = []
+        self._in_unit: set[asyncio.Task[object] | None] = set()
+
+    @classmethod
+    async def open(
+        cls,
+        settings: DatabaseSettings,
+        *,
+        services: Sequence[str],
+        writer: RecordWriter,
+        clock: Clock,
+    ) -> Database:
+        """Connect and check that each schema is the one expected; SQLite is migrated at once.
+
+        Raises `Unavailable`, which says what to do.
+        """
+        store: Store
+        if settings.dialect is Dialect.SQLITE:
+            await migrate(settings, services)
+            store = await SqliteStore.open(settings)
+        else:
+            store = await PostgresqlStore.open(settings, services)
+        database = cls(
+            store, dialect=settings.dialect, services=services, writer=writer, clock=clock
+        )
+        try:
+            for service in services:
+                await database._begin(service)
+        except BaseException:
+            await store.close()
+            raise
+        return database
+
+    @asynccontextmanager
+    async def unit(self, service: str) -> AsyncIterator[Unit]:
+        """A write transaction: commits at the end, with its records; rolls back on an error.
+
+        When it returns, everything is durable. Raises `Conflict` (`already_exists`) for a breach
+        of a unique key and `Unavailable` when the database cannot commit; after the latter the
+        outcome may be unknown. Units do not nest: a transaction spans one service only.
+        """
+        task = asyncio.current_task()
+        if task in self._in_unit:
+            raise RuntimeError("a unit within a unit")
+        self._in_unit.add(task)
+        stamped: Stamped | None = None
+        committed = False
+        try:
+            async with self._store.transaction(service) as connection:
+                unit = Unit(service, connection)
+                yield unit
+                if unit.records:
+                    stamped = self._writer.stamp(service, unit.records, self._clock.now())
+                    await _write(connection, stamped)
+            committed = True
+        except SQLAlchemyError as error:
+            raise translated(error) or error from error
+        finally:
+            self._in_unit.discard(task)
+            if stamped:
+                self._writer.settle(stamped, committed=committed)
+        if stamped:
+            self._announce(service)
+
+    @asynccontextmanager
+    async def reading(self, service: str) -> AsyncIterator[AsyncConnection]:
+        """A connection to read committed state with; it may not write."""
+        try:
+            async with self._store.reading(service) as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise translated(error) or error from error
+
+    def on_records(self, listener: Callable[[str], None]) -> None:
+        """Call `listener(service)` after each commit that left records in its outbox."""
+        self._listeners.append(listener)
+
+    async def check(self) -> None:
+        """Raises `Unavailable` unless every service's tables can be read."""
+        for service in self.services:
+            head = tables(service).head
+            async with self.reading(service) as connection:
+                await connection.execute(select(head.c.position))
+
+    async def close(self) -> None:
+        """Say in each journal that this process ended in order, and disconnect."""
+        for service in self.services:
+            with suppress(LamassuError):
+                await self._end(service)
+        await self._store.close()
+
+    async def _begin(self, service: str) -> None:
+        async with self.reading(service) as connection:
+            await check_revision(connection, service)
+            head = tables(service).head
+            row = (await connection.execute(select(head.c.position, head.c.hash))).first()
+        if row is None:
+            raise Unavailable(f"the journal of {service} has lost its head", code="journal_damaged")
+        self._writer.follow(service, row.position, row.hash)
+
+    async def _end(self, service: str) -> None:
+        stamped = self._writer.closing(service, self._clock.now())
+        if stamped is None:
+            return
+        async with self._store.transaction(service) as connection:
+            await _write(connection, stamped)
+
+    def _announce(self, service: str) -> None:
+        for listener in self._listeners:
+            listener(service)
+
+
+async def _write(connection: AsyncConnection, stamped: Stamped) -> None:
+    """One statement for all records of a unit."""
+    outbox = tables(stamped.service).outbox
+    await connection.execute(insert(outbox), list(stamped.rows))

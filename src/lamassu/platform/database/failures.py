@@ -1,0 +1,100 @@
+"""What the drivers raise, told in the platform's own words. No vendor text passes."""
+
+from __future__ import annotations
+
+import structlog
+from sqlalchemy import event, exc
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from lamassu.kernel.errors import Conflict, LamassuError, Malformed, Unavailable
+
+log = structlog.get_logger(__name__)
+
+_OUT_OF_REACH = (
+    "08",  # connection
+    "25P03",  # idle in a transaction for too long
+    "25006",  # read only: a standby after a failover
+    "40",  # serialization failure, deadlock
+    "53",  # disk full, out of memory, too many connections
+    "55P03",  # a lock that did not come
+    "57",  # cancelled, shut down, starting up
+    "58",  # the server's own I/O
+    "XX",  # the server's own faults, damaged data among them
+)
+_UNREADABLE = ("22021", "22P05")  # NUL and its like, which PostgreSQL's text cannot hold
+_UNIQUE = ("23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
+_REFERENCE = ("23503", "SQLITE_CONSTRAINT_FOREIGNKEY")
+
+
+def code_of(error: exc.DBAPIError) -> str:
+    """PostgreSQL's SQLSTATE or SQLite's error name; empty when the driver gave none."""
+    cause: BaseException | None = error.orig
+    while cause is not None:
+        for name in ("sqlstate", "sqlite_errorname"):
+            code = getattr(cause, name, None)
+            if isinstance(code, str):
+                return code
+        cause = cause.__cause__
+    return ""
+
+
+def unavailable(why: str) -> Unavailable:
+    """`why` is for people: it names no host, no file and no statement."""
+    return Unavailable(why, code="database_unavailable", retry_after=1)
+
+
+def translated(error: BaseException) -> LamassuError | None:
+    """What callers are told instead of `error`; `None` lets it pass as it is (a fault of ours)."""
+    if isinstance(error, exc.TimeoutError):
+        return unavailable("the database is busy: no connection became free in time; try again")
+    if isinstance(error, exc.PendingRollbackError | exc.ResourceClosedError):
+        return unavailable("the connection to the database was lost; try again")
+    if not isinstance(error, exc.DBAPIError):
+        return None
+    verdict = _judged(error, code_of(error))
+    if isinstance(verdict, Unavailable):
+        log.warning("database_failure", code=code_of(error), error=str(error.orig))
+    return verdict
+
+
+def _judged(error: exc.DBAPIError, code: str) -> LamassuError | None:
+    if isinstance(error, exc.IntegrityError):
+        return _breach(code)
+    if code in _UNREADABLE:
+        return Malformed("a text holds a character that cannot be stored (NUL)")
+    if isinstance(error, exc.DataError):
+        return Malformed("a value is outside what can be stored")
+    if code.startswith(_OUT_OF_REACH) or error.connection_invalidated:
+        return unavailable("the database cannot do this now; try again")
+    if code.startswith("SQLITE_") and code != "SQLITE_ERROR":
+        return unavailable("the database file cannot be used now; try again")
+    if isinstance(error, exc.InterfaceError) or _stale(error):
+        return unavailable("the connection to the database was lost; try again")
+    return None
+
+
+def _breach(code: str) -> Conflict | None:
+    if code in _UNIQUE:
+        return Conflict("it exists already", code="already_exists")
+    if code in _REFERENCE:
+        return Conflict("something else refers to it", code="still_referenced")
+    return None  # NOT NULL and CHECK: our own fault
+
+
+def _stale(error: exc.DBAPIError) -> bool:
+    """A prepared statement that a migration made invalid: the next try prepares it anew."""
+    return "InvalidCachedStatement" in type(error.orig).__name__
+
+
+def name_unstorable_values(engine: AsyncEngine) -> None:
+    """Make values that no driver can encode `Malformed`, where they are met.
+
+    Lone surrogates and integers beyond 64 bits come through JSON; SQLite's driver raises
+    Python's own errors for them, which would pass for a fault of ours.
+    """
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def _name(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, UnicodeEncodeError | OverflowError):
+            context.chained_exception = Malformed("a value is outside what can be stored")

@@ -1,0 +1,1 @@
+"""How schemas come to be: programmatic alembic, a history and a version table per service."""

@@ -1,0 +1,248 @@
+"""Events and audit records become rows: numbered, sealed, ready for the outbox.
+
+A record's number `n` counts what one start of the process (`boot`) wrote for one service. Its
+MAC is made with a key that is not in the database, so that whoever can write there can neither
+change nor invent a record; numbers that are missing give away what was removed. Where a
+transaction fails its numbers are lost: the next record says which (`skipped`), and which were
+still under way when it was made (`open`), so that a rollback or a crash does not look like a
+removal. `follows` names the journal's last record at the process's start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypedDict
+
+from lamassu.kernel.identity import Caller, PrincipalKind
+from lamassu.kernel.records import AuditRecord, Event, Json
+from lamassu.platform.database.types import time_text
+
+EVENT = "event"
+AUDIT = "audit"
+CLOSED = "closed"  # a process ended in order: no number of its boot may be missing
+
+_SOURCES = {"dmsmanager": "ra", "devicemanager": "devmanager"}
+_AUTH_TYPES = {
+    PrincipalKind.ADMIN: "crt",
+    PrincipalKind.SERVICE: "crt",
+    PrincipalKind.DEVICE: "crt",
+    PrincipalKind.SYSTEM: "system",
+}
+
+
+class RecordRow(TypedDict):
+    """A row of an outbox."""
+
+    boot: str
+    n: int
+    kind: str
+    type: str
+    subject: str
+    time: datetime
+    trail: str
+    body: str
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """The rows of one transaction, and what its outcome decides about."""
+
+    service: str
+    rows: Sequence[RecordRow]
+    numbers: frozenset[int]
+    reported: frozenset[int]
+    follows: tuple[int, bytes] | None
+
+
+@dataclass(slots=True)
+class _Counter:
+    last: int = 0
+    under_way: set[int] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
+    follows: tuple[int, bytes] | None = None
+
+
+class RecordWriter:
+    """Numbers and seals the records of this process. One per process."""
+
+    def __init__(self, key: bytes, *, boot: str | None = None) -> None:
+        """`key` (at least 32 bytes) never reaches the database; `boot` is for tests."""
+        if len(key) < 32:
+            raise ValueError("the key that seals records must have at least 32 bytes")
+        self._seal = hmac.new(key, digestmod=hashlib.sha256)
+        self.boot = boot or secrets.token_hex(8)
+        self._counters: dict[str, _Counter] = {}
+
+    def follow(self, service: str, position: int, hash_: bytes) -> None:
+        """The service's journal stood at `position` when this process opened it."""
+        self._counter(service).follows = (position, hash_)
+
+    def stamp(self, service: str, records: Sequence[Event | AuditRecord], now: datetime) -> Stamped:
+        """Make the rows of one transaction; `settle` must be told how it ended."""
+        drafts = [_draft(service, record, now) for record in records]
+        return self._stamp(service, drafts, now)
+
+    def closing(self, service: str, now: datetime) -> Stamped | None:
+        """The last record of this process in a service; `None` where it wrote nothing."""
+        if not self._counter(service).last:
+            return None
+        body: Json = {"type": "journal.closed", "subject": service, "time": rfc3339(now)}
+        return self._stamp(service, [_Draft(CLOSED, "journal.closed", service, body)], now)
+
+    def settle(self, stamped: Stamped, *, committed: bool) -> None:
+        """The transaction of `stamped` ended; when in doubt whether it committed, it did not."""
+        counter = self._counter(stamped.service)
+        counter.under_way -= stamped.numbers
+        if not committed:
+            counter.skipped |= stamped.numbers | stamped.reported
+            counter.follows = counter.follows or stamped.follows
+
+    def _counter(self, service: str) -> _Counter:
+        return self._counters.setdefault(service, _Counter())
+
+    def _stamp(self, service: str, drafts: Sequence[_Draft], now: datetime) -> Stamped:
+        counter = self._counter(service)
+        first = counter.last + 1
+        counter.last += len(drafts)
+        reported, counter.skipped = frozenset(counter.skipped), set()
+        follows, counter.follows = counter.follows, None
+        trail = trail_text(skipped=reported, under_way=counter.under_way, follows=follows)
+        numbers = frozenset(range(first, counter.last + 1))
+        counter.under_way |= numbers
+        rows = [
+            self._row(service, n, draft, trail if n == counter.last else "", now)
+            for n, draft in enumerate(drafts, first)
+        ]
+        return Stamped(service, rows, numbers, reported, follows)
+
+    def _row(self, service: str, n: int, draft: _Draft, trail: str, now: datetime) -> RecordRow:
+        body = canonical(draft.body)
+        sealed = sealed_bytes(service, self.boot, n, draft.kind, trail, body)
+        seal = self._seal.copy()
+        seal.update(sealed)
+        return RecordRow(
+            boot=self.boot,
+            n=n,
+            kind=draft.kind,
+            type=draft.type,
+            subject=draft.subject,
+            time=now,
+            trail=trail,
+            body=body,
+            mac=seal.digest(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    kind: str
+    type: str
+    subject: str
+    body: Json
+
+
+def sealed_bytes(service: str, boot: str, n: int, kind: str, trail: str, body: str) -> bytes:
+    """What a record's MAC covers. Only `body`, the last, is of free length and form."""
+    return f"{service}\n{boot}\n{n}\n{kind}\n{trail}\n{body}".encode()
+
+
+def canonical(value: Json) -> str:
+    """JSON in one form only: sorted keys, no spaces, ASCII (a lone surrogate stays escaped)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def rfc3339(time: datetime) -> str:
+    return time_text(time.astimezone(UTC))
+
+
+def trail_text(
+    *, skipped: frozenset[int], under_way: set[int], follows: tuple[int, bytes] | None
+) -> str:
+    """Compact JSON; empty where there is nothing to tell."""
+    told: dict[str, Json] = {}
+    if skipped:
+        told["skipped"] = ranges_text(skipped)
+    if under_way:
+        told["open"] = ranges_text(under_way)
+    if follows:
+        told["follows"] = [follows[0], follows[1].hex()]
+    return canonical(told) if told else ""
+
+
+def ranges_text(numbers: frozenset[int] | set[int]) -> str:
+    """`{1, 2, 3, 7}` as `1-3,7`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def ranges_of(text: str) -> list[range]:
+    """The inverse of `ranges_text`."""
+    parts = (part.partition("-") for part in text.split(",") if part)
+    return [range(int(a), int(b or a) + 1) for a, _, b in parts]
+
+
+def _draft(service: str, record: Event | AuditRecord, now: datetime) -> _Draft:
+    if isinstance(record, Event):
+        return _Draft(EVENT, record.type, record.subject, cloud_event(service, record, now))
+    return _Draft(AUDIT, record.action, record.subject, _audit_body(record, now))
+
+
+def cloud_event(service: str, event: Event, now: datetime) -> dict[str, Json]:
+    """CloudEvents 1.0, structured JSON. An id of its own each; no claims, no certificates."""
+    return {
+        "specversion": "1.0",
+        "id": str(uuid.uuid4()),
+        "source": f"source://lamassu.io/ctx/source/service/{_SOURCES.get(service, service)}",
+        "type": event.type,
+        "subject": event.subject,
+        "time": rfc3339(now),
+        "datacontenttype": "application/json",
+        "subjectversion": event.version,
+        **_identity(event.caller),
+        "data": event.data,
+    }
+
+
+def _identity(caller: Caller) -> dict[str, Json]:
+    told: dict[str, Json] = {}
+    auth_type = _AUTH_TYPES.get(caller.principal.kind)
+    if auth_type:
+        told = {"authtype": auth_type, "authid": caller.principal.name}
+    if caller.request_id:
+        told["traceid"] = caller.request_id
+    return told
+
+
+def _audit_body(record: AuditRecord, now: datetime) -> dict[str, Json]:
+    return {
+        "id": str(uuid.uuid4()),
+        "type": record.action,
+        "subject": record.subject,
+        "time": rfc3339(now),
+        "principal": record.caller.principal.id,
+        "address": record.caller.address,
+        "request_id": record.caller.request_id,
+        "outcome": record.outcome,
+        "detail": record.detail,
+    }

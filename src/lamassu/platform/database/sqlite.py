@@ -1,0 +1,282 @@
+"""One SQLite file for all services: one writer with group commit, and a pool of readers."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
+
+from lamassu.kernel.errors import Unavailable
+from lamassu.platform.database.failures import name_unstorable_values, unavailable
+from lamassu.platform.database.settings import DatabaseSettings
+from lamassu.platform.database.sqlite_driver import (
+    FileConnection,
+    WriterConnection,
+    connector,
+    make_private,
+)
+
+log = structlog.get_logger(__name__)
+
+GROUP_LIMIT = 64
+"""Units that one COMMIT, and so one sync of the disk, may carry."""
+
+
+def _lost() -> Unavailable:
+    return unavailable("the transaction could not be written to disk; try again")
+
+
+@dataclass(slots=True)
+class _Group:
+    """Units that share one transaction: all are acknowledged by its COMMIT, or none is."""
+
+    done: asyncio.Future[None]
+    size: int = 0
+
+    def succeed(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(_lost())
+            self.done.exception()  # somebody need not be waiting
+
+
+@dataclass(slots=True)
+class GroupCommit:
+    """Hands the one writing connection from unit to unit.
+
+    The first unit of a group begins the transaction; each later one is a savepoint in it. A unit
+    that ends while others wait hands over without a COMMIT, the last one commits for all.
+    """
+
+    connection: WriterConnection
+    patience: float
+    _busy: bool = False
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    _group: _Group | None = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold the writer for one unit; leaving returns only after the group's COMMIT did."""
+        await self._await_turn()
+        owed = self.connection.cancelled
+        task = asyncio.current_task()
+        try:
+            group = await self._enter()
+            try:
+                yield
+                if task in owed:
+                    raise asyncio.CancelledError
+                await self._release(group)
+            except BaseException:
+                await self._undo(group)
+                raise
+            group.size += 1
+            if await self._hand_over():
+                group.done.result()
+            else:
+                await asyncio.shield(group.done)
+        except BaseException as error:
+            if task in owed:
+                raise asyncio.CancelledError from error
+            raise
+        else:
+            if task in owed:
+                raise asyncio.CancelledError
+        finally:
+            owed.discard(task)
+
+    async def _await_turn(self) -> None:
+        if not self._busy:
+            self._busy = True
+            return
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mine)
+        try:
+            async with asyncio.timeout(self.patience):
+                await mine
+        except TimeoutError:
+            if not self._granted(mine):
+                raise unavailable("the database is busy; try again") from None
+        except asyncio.CancelledError:
+            if self._granted(mine):
+                await self._hand_over()
+            raise
+
+    def _granted(self, mine: asyncio.Future[None]) -> bool:
+        """Whether the turn came in the same moment as the end of patience."""
+        if mine.done() and not mine.cancelled():
+            return True
+        with suppress(ValueError):
+            self._waiting.remove(mine)
+        return False
+
+    async def _enter(self) -> _Group:
+        group = self._group
+        try:
+            if group is None:
+                await self.connection.command("BEGIN IMMEDIATE")
+                group = self._group = _Group(asyncio.get_running_loop().create_future())
+            else:
+                await self.connection.command("SAVEPOINT unit")
+        except (sqlite3.Error, ValueError) as error:
+            log.warning("database_failure", error=str(error))
+            await self._abandon()
+            raise unavailable("the database file cannot be written now; try again") from error
+        return group
+
+    async def _release(self, group: _Group) -> None:
+        if not self.connection.in_transaction:
+            raise _lost()  # SQLite gave it up by itself: disk full, I/O error
+        if group.size:
+            await self._command("RELEASE unit")
+
+    async def _command(self, statement: str) -> None:
+        try:
+            await self.connection.command(statement)
+        except (sqlite3.Error, ValueError) as error:
+            log.warning("database_failure", statement=statement, error=str(error))
+            raise _lost() from error
+
+    async def _undo(self, group: _Group) -> None:
+        """Take back this unit and leave the others of the group as they were."""
+        if group.size and self.connection.in_transaction:
+            try:
+                await self._command("ROLLBACK TO unit")
+                await self._command("RELEASE unit")
+            except Unavailable:
+                await self._abandon()
+            else:
+                await self._hand_over()
+            return
+        await self._abandon()
+
+    async def _abandon(self) -> None:
+        """Give up the whole transaction and let the next unit begin a new one."""
+        group, self._group = self._group, None
+        if self.connection.in_transaction:
+            with suppress(Unavailable):
+                await self._command("ROLLBACK")
+        if group:
+            group.fail()
+        await self._hand_over()
+
+    async def _hand_over(self) -> bool:
+        """Let the next unit have the writer. True if this committed (or failed) the group."""
+        group = self._group
+        ended = group is not None and (not self._someone_waits() or group.size >= GROUP_LIMIT)
+        if group and ended:
+            await self._commit(group)
+        while self._waiting:
+            following = self._waiting.popleft()
+            if not following.done():
+                following.set_result(None)
+                return ended
+        self._busy = False
+        return ended
+
+    def _someone_waits(self) -> bool:
+        return any(not waiting.done() for waiting in self._waiting)
+
+    async def _commit(self, group: _Group) -> None:
+        self._group = None
+        try:
+            await self._command("COMMIT")
+        except Unavailable:
+            if self.connection.in_transaction:
+                with suppress(Unavailable):
+                    await self._command("ROLLBACK")
+            group.fail()
+        else:
+            group.succeed()
+
+
+class SqliteStore:
+    """What `Database` needs of an SQLite file."""
+
+    def __init__(
+        self,
+        writer_engine: AsyncEngine,
+        connection: AsyncConnection,
+        group_commit: GroupCommit,
+        readers: AsyncEngine,
+    ) -> None:
+        self._writer_engine = writer_engine
+        self._connection = connection
+        self._group_commit = group_commit
+        self._readers = readers
+
+    @classmethod
+    async def open(cls, settings: DatabaseSettings) -> SqliteStore:
+        """Raises `Unavailable` when the file cannot be opened."""
+        path = settings.path
+        if path is None:
+            raise ValueError("SQLite needs a path")
+        try:
+            make_private(path)
+        except OSError as error:
+            raise unavailable(f"the database file cannot be opened: {error.strerror}") from error
+        patience = settings.patience.total_seconds()
+        writer = await WriterConnection(
+            connector(path, patience=patience, durable=settings.durable, read_only=False)
+        )
+        writer_engine = create_async_engine(
+            "sqlite+aiosqlite://", async_creator=_given(writer), poolclass=StaticPool
+        )
+        name_unstorable_values(writer_engine)
+        connection = await writer_engine.connect()
+        readers = _reader_engine(path, settings)
+        return cls(writer_engine, connection, GroupCommit(writer, patience), readers)
+
+    @asynccontextmanager
+    async def transaction(self, service: str) -> AsyncIterator[AsyncConnection]:
+        async with self._group_commit.turn():
+            yield self._connection
+
+    @asynccontextmanager
+    async def reading(self, service: str) -> AsyncIterator[AsyncConnection]:
+        async with self._readers.connect() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        await self._readers.dispose()
+        await self._connection.close()
+        await self._writer_engine.dispose()
+
+
+def _reader_engine(path: Path, settings: DatabaseSettings) -> AsyncEngine:
+    connect = connector(
+        path, patience=settings.patience.total_seconds(), durable=settings.durable, read_only=True
+    )
+
+    async def open_reader() -> FileConnection:
+        return await FileConnection(connect)
+
+    engine = create_async_engine(
+        "sqlite+aiosqlite://",
+        async_creator=open_reader,
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.patience.total_seconds(),
+        pool_reset_on_return=None,
+    )
+    name_unstorable_values(engine)
+    return engine
+
+
+def _given(connection: WriterConnection) -> Callable[[], Awaitable[WriterConnection]]:
+    async def give() -> WriterConnection:
+        return connection
+
+    return give

@@ -1,0 +1,1 @@
+"""A service that exists for tests of the platform only."""
