@@ -6,8 +6,8 @@ services and of its admins, and is out of reach of the CA and KMS APIs (decision
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -21,6 +21,31 @@ class CredentialKind(StrEnum):
     ADMIN = "admin"  # clientAuth, URI lamassu://admin/NAME
     SERVICE = "service"  # clientAuth, URI lamassu://service/NAME
     SERVER = "server"  # serverAuth, DNS and IP names
+
+
+class Mode(StrEnum):
+    """What is loud in development is refused in production (decision 7)."""
+
+    PRODUCTION = "production"
+    DEVELOPMENT = "development"
+
+
+ADMIN_LIFETIME: Mapping[Mode, timedelta] = {
+    Mode.DEVELOPMENT: timedelta(days=30),
+    Mode.PRODUCTION: timedelta(hours=24),
+}
+"""How long an `admin.crt` lives by default (security rule 4)."""
+
+SERVICE_LIFETIME = timedelta(days=30)
+SERVER_LIFETIME = timedelta(days=397)
+
+
+@dataclass(frozen=True, slots=True)
+class RootKeyExport:
+    """Where the internal root's key goes when it leaves the host: an encrypted PEM file."""
+
+    path: str
+    passphrase: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +67,7 @@ class IssuedCredential:
 
     credential: Credential
     chain_pem: bytes  # its certificate, then the internal issuing CA
-    key_pem: bytes
+    key_pem: bytes = field(repr=False)
 
 
 class Principals(Protocol):
@@ -61,6 +86,17 @@ class Principals(Protocol):
 class InternalCa(Protocol):
     """The internal CA, for init, the host's own commands and the platform's start."""
 
+    async def establish(
+        self, *, caller: Caller, export_root_key_to: RootKeyExport | None = None
+    ) -> None:
+        """Make root and issuing CA where they are missing; else nothing.
+
+        With an export the root's key is then written there and removed from the keystore
+        (security rule 4); where that was done before, nothing. Raises `Conflict`
+        (`file_exists`) rather than overwrite a file.
+        """
+        ...
+
     async def issue(
         self,
         kind: CredentialKind,
@@ -70,7 +106,11 @@ class InternalCa(Protocol):
         caller: Caller,
         hosts: Sequence[str] = (),
     ) -> IssuedCredential:
-        """Make a key and a certificate. Raises `RuleViolation` for a bad name."""
+        """Make a P-256 key and a certificate, ending with the issuing CA at the latest.
+
+        `hosts` (DNS names and IP addresses) are for a server only. Raises `RuleViolation` for a
+        bad name, host or lifetime, `NotFound` (`internal_ca_missing`) before `establish`.
+        """
         ...
 
     async def list(self, kind: CredentialKind | None = None) -> Sequence[Credential]:
@@ -78,9 +118,28 @@ class InternalCa(Protocol):
         ...
 
     async def revoke(self, name_or_serial: str, *, caller: Caller) -> Sequence[Credential]:
-        """Revoke an admin or service by name, or one certificate by serial number."""
+        """Revoke an admin or service by name, or one certificate by serial number.
+
+        Returns what was revoked now. Raises `NotFound` if nothing unexpired has that name.
+        """
         ...
 
     async def trust_anchor_pem(self) -> bytes:
         """The internal root and issuing certificate, PEM: what `tls-ca.crt` holds."""
+        ...
+
+
+class InstallationMode(Protocol):
+    """The mode that the database holds (security rule 3)."""
+
+    async def settle_mode(self, configured: Mode, *, caller: Caller) -> Mode:
+        """Compare the configured mode with the stored one, at start; returns what holds.
+
+        The first mode is stored, a rise to production too. Raises `RuleViolation`
+        (`mode_lowered`) where the configuration would lower it.
+        """
+        ...
+
+    async def lower_mode(self, *, caller: Caller) -> None:
+        """From production to development: an act of its own, audited."""
         ...

@@ -1,0 +1,100 @@
+"""What access does, one module per verb; `AccessService` is its face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.identity import Caller, Peer, Principal
+from lamassu.kernel.x509.pem import pem_of
+from lamassu.services.access.contract import (
+    Credential,
+    CredentialKind,
+    IssuedCredential,
+    Mode,
+    RootKeyExport,
+)
+from lamassu.services.access.ports import CredentialStore, PrivateFiles
+from lamassu.services.access.usecases.authenticate import Authenticator
+from lamassu.services.access.usecases.establish import establish_hierarchy, take_root_key_out
+from lamassu.services.access.usecases.hierarchy import find_hierarchy, get_hierarchy
+from lamassu.services.access.usecases.issue_credential import issue_credential
+from lamassu.services.access.usecases.revoke_credential import revoke_credential
+from lamassu.services.access.usecases.settle_mode import lower_mode, settle_mode
+from lamassu.services.kms.contract import PlatformKeys
+
+
+class AccessService:
+    """The contracts `Principals`, `InternalCa` and `InstallationMode`."""
+
+    def __init__(
+        self, *, storage: CredentialStore, keys: PlatformKeys, files: PrivateFiles, clock: Clock
+    ) -> None:
+        self._storage = storage
+        self._keys = keys
+        self._files = files
+        self._clock = clock
+        self._authenticator = Authenticator(storage=storage, clock=clock)
+
+    async def establish(
+        self, *, caller: Caller, export_root_key_to: RootKeyExport | None = None
+    ) -> None:
+        hierarchy = await find_hierarchy(self._storage)
+        if hierarchy is None:
+            hierarchy = await establish_hierarchy(
+                caller=caller, keys=self._keys, storage=self._storage, clock=self._clock
+            )
+            self._authenticator.forget()
+        if export_root_key_to is not None:
+            await take_root_key_out(
+                hierarchy.root,
+                export_root_key_to,
+                caller=caller,
+                keys=self._keys,
+                storage=self._storage,
+                files=self._files,
+            )
+
+    async def authenticate(self, peer: Peer) -> Principal | None:
+        return await self._authenticator.authenticate(peer)
+
+    async def issue(
+        self,
+        kind: CredentialKind,
+        name: str,
+        *,
+        lifetime: timedelta,
+        caller: Caller,
+        hosts: Sequence[str] = (),
+    ) -> IssuedCredential:
+        return await issue_credential(
+            kind,
+            name,
+            lifetime=lifetime,
+            hosts=hosts,
+            caller=caller,
+            keys=self._keys,
+            storage=self._storage,
+            now=self._clock.now(),
+        )
+
+    async def list(self, kind: CredentialKind | None = None) -> Sequence[Credential]:
+        return await self._storage.unexpired(self._clock.now(), kind=kind)
+
+    async def revoke(self, name_or_serial: str, *, caller: Caller) -> Sequence[Credential]:
+        revoked = await revoke_credential(
+            name_or_serial, caller=caller, storage=self._storage, now=self._clock.now()
+        )
+        self._authenticator.forget()
+        return revoked
+
+    async def trust_anchor_pem(self) -> bytes:
+        hierarchy = await get_hierarchy(self._storage)
+        return pem_of(hierarchy.root.der) + pem_of(hierarchy.issuing.der)
+
+    async def settle_mode(self, configured: Mode, *, caller: Caller) -> Mode:
+        return await settle_mode(configured, caller=caller, storage=self._storage)
+
+    async def lower_mode(self, *, caller: Caller) -> None:
+        await lower_mode(caller=caller, storage=self._storage)
