@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from tests.support.est import Credential, bootstrap, make_dms
+from tests.support.postgres import PostgresCluster
 from tests.support.server import Server, make_installation, serving
 
 HERE = Path(__file__).resolve().parent
@@ -101,12 +102,25 @@ def bare_signatures(key_type: str, seconds: float = 2.0) -> float:
 
 
 @contextmanager
-def databases(wanted: list[str]) -> Iterator[dict[str, object]]:
-    """What `lamassu init --database` takes, by name; PostgreSQL where its binaries are."""
-    from tests.support.postgres import bench_cluster
+def cluster_for(wanted: list[str]) -> Iterator[PostgresCluster | None]:
+    """A durable PostgreSQL of its own, where one is wanted."""
+    if "postgresql" not in wanted:
+        yield None
+        return
+    cluster = PostgresCluster(durable=True)
+    try:
+        cluster.create()
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
 
-    with bench_cluster() if "postgresql" in wanted else nullcontext() as cluster:
-        yield {"sqlite": None, "postgresql": cluster}
+
+def fresh_database(cluster: PostgresCluster, key_type: str) -> str:
+    """The URL of a new database in the cluster."""
+    name = f"bench_{key_type.replace('-', '_')}"
+    cluster.sql(f"CREATE DATABASE {name}")
+    return cluster.url(name)
 
 
 def measure(server: Server, folder: Path, key_type: str, requests: int) -> None:
@@ -143,12 +157,13 @@ def main() -> None:
     if load_generator() is None:
         print("Go is missing: a generator in Python drives, and figures are lower bounds.")
     print(f"{os.cpu_count()} cores, {AT_ONCE} at once, {arguments.requests} requests each")
-    with databases(wanted) as urls:
+    with cluster_for(wanted) as cluster:
         for name in wanted:
             for key_type in arguments.key_type or KEY_TYPES:
                 with tempfile.TemporaryDirectory() as folder:
-                    url = urls[name]
-                    fresh = url.fresh() if url is not None else None  # type: ignore[attr-defined]
+                    fresh = None
+                    if name == "postgresql" and cluster is not None:
+                        fresh = fresh_database(cluster, key_type)
                     directory = make_installation(
                         Path(folder) / "var", database=fresh, key_type=key_type
                     )

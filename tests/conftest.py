@@ -81,3 +81,12 @@ def database_services() -> Sequence[str]:
 async def database(database_factory: DatabaseFactory, database_services: Sequence[str]) -> Database:
     """A fresh database with the schemas of `database_services`."""
     return await database_factory(services=database_services)
+
+
+@pytest.fixture
+def fresh_postgresql(postgres_cluster: PostgresCluster) -> Iterator[str]:
+    """The URL of an empty database, for a whole platform in a process of its own."""
+    name = f"platform_{os.urandom(4).hex()}"
+    postgres_cluster.sql(f'CREATE DATABASE "{name}"')
+    yield postgres_cluster.url(name)
+    postgres_cluster.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

@@ -115,6 +115,10 @@ class PostgresCluster:
         self.stop()
         shutil.rmtree(self.root, ignore_errors=True)
 
+    def sql(self, statement: str) -> None:
+        """Run a statement as the cluster's owner."""
+        self._run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url())
+
     def _answers(self) -> bool:
         ready = subprocess.run(
             [str(self.binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
