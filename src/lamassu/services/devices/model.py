@@ -147,9 +147,7 @@ def _version(bound: BoundCertificate) -> SlotVersion:
     )
 
 
-def _slot_history(
-    slot: StoredSlot, timeline: Sequence[TimelineLine]
-) -> Sequence[TimelineEvent]:
+def _slot_history(slot: StoredSlot, timeline: Sequence[TimelineLine]) -> Sequence[TimelineEvent]:
     events = [
         TimelineEvent(
             bound.bound_at,

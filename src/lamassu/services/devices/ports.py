@@ -77,8 +77,11 @@ class DeviceUnit(Protocol):
         """
         ...
 
-    async def bar(self, serial_number: str, device_id: str, *, at: datetime) -> bool:
-        """Refuse a certificate for ever; false if it is or was in a slot."""
+    async def bar(self, serial_number: str, device_id: str, *, at: datetime) -> None:
+        """Refuse a certificate for ever.
+
+        Raises `Conflict` (`certificate_claimed`) when it was refused or bound before.
+        """
         ...
 
     async def release_claims(self, device_id: str) -> None:
@@ -149,8 +152,6 @@ class CertificateOffice(Protocol):
         """The CA and those above it. Raises `NotFound`."""
         ...
 
-    async def revoke(
-        self, serial_number: str, reason: RevocationReason, *, caller: Caller
-    ) -> bool:
+    async def revoke(self, serial_number: str, reason: RevocationReason, *, caller: Caller) -> bool:
         """Revoke it; whether OCSP and CRL show that already."""
         ...

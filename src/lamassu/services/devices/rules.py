@@ -9,7 +9,7 @@ from datetime import datetime
 from lamassu.kernel.errors import Conflict, RuleViolation, WrongState
 from lamassu.kernel.x509.names import prepared, text_fault
 from lamassu.services.ca.contract import Certificate, CertificateStanding, CertificateStatus
-from lamassu.services.devices.contract import BindMode, Binding, NewDevice, SlotStatus
+from lamassu.services.devices.contract import Binding, BindMode, NewDevice, SlotStatus
 from lamassu.services.devices.model import LIVE_SLOT, StoredDevice, StoredSlot, slot_status_at
 
 LONGEST_ID = 255

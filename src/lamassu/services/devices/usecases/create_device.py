@@ -52,9 +52,7 @@ def new_device(new: NewDevice, now: datetime) -> StoredDevice:
     )
 
 
-def tell_creation(
-    unit: DeviceUnit, device: StoredDevice, *, caller: Caller, now: datetime
-) -> None:
+def tell_creation(unit: DeviceUnit, device: StoredDevice, *, caller: Caller, now: datetime) -> None:
     """Event and audit record of a device that now exists."""
     document = device_document(device_at(device, now))
     journal.tell(unit, journal.CREATE, device, document, caller=caller)

@@ -15,6 +15,7 @@ from lamassu.services.devices.model import device_at, with_slot_status
 from lamassu.services.devices.ports import CertificateOffice, DeviceStore
 from lamassu.services.devices.rules import ATTACHED_TO, followed_status
 from lamassu.services.devices.usecases import journal
+from lamassu.services.devices.usecases.refuse_certificate import refuse_certificate
 
 
 async def follow_certificate(
@@ -99,5 +100,4 @@ async def _bar_if_revoked(
     attached = certificate.metadata.get(ATTACHED_TO)
     if not isinstance(attached, dict):
         return
-    async with store.unit() as unit:
-        await unit.bar(serial_number, str(attached.get("device_id", "")), at=clock.now())
+    await refuse_certificate(store, clock, serial_number, str(attached.get("device_id", "")))

@@ -1,0 +1,21 @@
+"""What alerts hear: every event of every service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lamassu.kernel.records import StoredEvent
+from lamassu.platform.messaging import EventBus
+from lamassu.services.alerts.usecases import AlertsService
+
+SOURCES: Sequence[str] = ("ca", "kms", "va", "dmsmanager", "devicemanager", "access")
+"""All services that have something to tell; alerts itself changes nothing that others see."""
+
+
+def subscribe(bus: EventBus, service: AlertsService) -> None:
+    """Hear everything."""
+
+    async def handle(event: StoredEvent) -> None:
+        await service.count([event])
+
+    bus.subscribe(consumer="alerts", service="alerts", sources=SOURCES, types=None, handler=handle)

@@ -1,0 +1,448 @@
+"""Devices in tables.
+
+`devicemanager_devices` has a row per id that ever was; a deleted one stays as a tombstone.
+`devicemanager_certificates` has a row per certificate that was ever claimed: for a slot (with
+its number), or refused. One primary key over both decides who was first, so that a certificate
+cannot be bound and refused at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Index,
+    MetaData,
+    Row,
+    Select,
+    Table,
+    UniqueConstraint,
+    and_,
+    case,
+    func,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lamassu.kernel.errors import Conflict
+from lamassu.kernel.listing import Filter, ListQuery, Page
+from lamassu.kernel.records import AuditRecord, Event, Json
+from lamassu.platform.database import Database, Unit
+from lamassu.platform.database.listing import conditions, fetch_page
+from lamassu.platform.database.types import (
+    BigInteger,
+    Integer,
+    JsonDocument,
+    Text,
+    UtcDateTime,
+)
+from lamassu.services.devices.contract import BindMode, DeviceStatus, SlotStatus
+from lamassu.services.devices.model import (
+    LIVE_SLOT,
+    BoundCertificate,
+    Scope,
+    StoredDevice,
+    StoredSlot,
+    TimelineLine,
+)
+from lamassu.services.devices.ports import Claim, DeviceUnit
+from lamassu.services.devices.rules import device_changed, lookalike_key
+
+SERVICE = "devicemanager"
+_BATCH = 500
+
+metadata = MetaData()
+
+devices = Table(
+    "devicemanager_devices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("lookalike", Text, nullable=False),
+    Column("dms_id", Text, nullable=False),
+    Column("icon", Text, nullable=False),
+    Column("icon_color", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("tags", JsonDocument, nullable=False),
+    Column("metadata", JsonDocument, nullable=False),
+    Column("slot_status", Text),
+    Column("active_version", Integer),
+    Column("expires_at", UtcDateTime),
+    Column("timeline", JsonDocument, nullable=False),
+    Column("decommissioned_at", UtcDateTime),
+    Column("deleted_at", UtcDateTime),
+    Column("version", BigInteger, nullable=False),
+    Index("devicemanager_devices_lookalike", "lookalike", unique=True),
+    Index("devicemanager_devices_dms", "dms_id", "id"),
+    Index("devicemanager_devices_created", "created_at", "id"),
+)
+
+certificates = Table(
+    "devicemanager_certificates",
+    metadata,
+    Column("serial_number", Text, primary_key=True),
+    Column("device_id", Text, nullable=False),
+    Column("number", Integer),
+    Column("ca_id", Text),
+    Column("certificate_sha256", Text),
+    Column("mode", Text),
+    Column("bound_at", UtcDateTime),
+    Column("status_before", Text),
+    Column("first_used_at", UtcDateTime),
+    Column("refused_at", UtcDateTime),
+    UniqueConstraint("device_id", "number", name="devicemanager_certificates_slot"),
+    Index("devicemanager_certificates_sha256", "certificate_sha256", unique=True),
+)
+
+_bound = and_(certificates.c.device_id == devices.c.id, certificates.c.number.is_not(None))
+_WITH_CERTIFICATES = (
+    select(
+        devices,
+        certificates.c.serial_number,
+        certificates.c.number,
+        certificates.c.ca_id,
+        certificates.c.certificate_sha256,
+        certificates.c.mode,
+        certificates.c.bound_at,
+        certificates.c.status_before,
+        certificates.c.first_used_at,
+    )
+    .select_from(devices.outerjoin(certificates, _bound))
+    .order_by(devices.c.id, certificates.c.number)
+)
+
+
+class DeviceUnitOnDatabase:
+    """One transaction on devices."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._connection = unit.connection
+
+    def emit(self, event: Event) -> None:
+        """Have the event committed with the rows."""
+        self._unit.emit(event)
+
+    def audit(self, record: AuditRecord) -> None:
+        """Have the record committed with the rows."""
+        self._unit.audit(record)
+
+    async def read(self, device_id: str) -> StoredDevice | None:
+        """One statement, no lock: `update` notices whoever came between."""
+        return await _find(self._connection, devices.c.id == device_id)
+
+    async def lock(self, device_id: str) -> StoredDevice | None:
+        """The row is locked first and read afterwards: a wait for the lock makes the rest old."""
+        await self._connection.execute(
+            select(devices.c.version).where(devices.c.id == device_id).with_for_update()
+        )
+        return await self.read(device_id)
+
+    async def insert(self, device: StoredDevice) -> None:
+        """The unique keys on id and lookalike decide between two at once."""
+        try:
+            await self._connection.execute(
+                devices.insert().values(
+                    id=device.id,
+                    lookalike=lookalike_key(device.id),
+                    created_at=device.created_at,
+                    **_mutable(device),
+                )
+            )
+        except IntegrityError as error:
+            raise Conflict(
+                "a device of this id, or of one that looks like it, exists already",
+                code="device_exists",
+                field="id",
+            ) from error
+
+    async def update(self, device: StoredDevice, *, read_version: int) -> None:
+        """Save, unless it changed since it was read. Raises `Conflict`."""
+        result = await self._connection.execute(
+            update(devices)
+            .where(devices.c.id == device.id, devices.c.version == read_version)
+            .values(created_at=device.created_at, **_mutable(device))
+        )
+        if result.rowcount != 1:
+            raise device_changed()
+
+    async def claim(self, device_id: str, certificate: BoundCertificate) -> None:
+        """The primary key decides between binding and refusing. Raises `Conflict`."""
+        try:
+            await self._connection.execute(
+                certificates.insert().values(
+                    serial_number=certificate.serial_number,
+                    device_id=device_id,
+                    number=certificate.number,
+                    ca_id=certificate.ca_id,
+                    certificate_sha256=certificate.certificate_sha256,
+                    mode=certificate.mode.value,
+                    bound_at=certificate.bound_at,
+                    status_before=certificate.status_before.value,
+                )
+            )
+        except IntegrityError as error:
+            raise Conflict(
+                "the certificate was refused, or is in a slot already",
+                code="certificate_refused",
+            ) from error
+
+    async def bar(self, serial_number: str, device_id: str, *, at: datetime) -> None:
+        """The primary key decides here too. Raises `Conflict`."""
+        try:
+            await self._connection.execute(
+                certificates.insert().values(
+                    serial_number=serial_number, device_id=device_id, refused_at=at
+                )
+            )
+        except IntegrityError as error:
+            raise Conflict("somebody was first", code="certificate_claimed") from error
+
+    async def release_claims(self, device_id: str) -> None:
+        """Without a number they are in no slot, and still nobody else's."""
+        await self._connection.execute(
+            update(certificates).where(certificates.c.device_id == device_id).values(number=None)
+        )
+
+    async def mark_used(self, device_id: str, certificate_sha256: str, *, at: datetime) -> None:
+        """The first use is the one that counts."""
+        await self._connection.execute(
+            update(certificates)
+            .where(
+                certificates.c.certificate_sha256 == certificate_sha256,
+                certificates.c.device_id == device_id,
+                certificates.c.first_used_at.is_(None),
+            )
+            .values(first_used_at=at)
+        )
+
+
+class DeviceStorage:
+    """The devices that there are."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @asynccontextmanager
+    async def unit(self) -> AsyncIterator[DeviceUnit]:
+        """A transaction."""
+        async with self._database.unit(SERVICE) as unit:
+            yield DeviceUnitOnDatabase(unit)
+
+    async def find(self, device_id: str) -> StoredDevice | None:
+        """A device or a tombstone."""
+        async with self._database.reading(SERVICE) as connection:
+            return await _find(connection, devices.c.id == device_id)
+
+    async def find_by_certificate(self, certificate_sha256: str) -> StoredDevice | None:
+        """The device, or its tombstone, that claimed the certificate."""
+        owner = (
+            select(certificates.c.device_id)
+            .where(certificates.c.certificate_sha256 == certificate_sha256)
+            .scalar_subquery()
+        )
+        async with self._database.reading(SERVICE) as connection:
+            return await _find(connection, devices.c.id == owner)
+
+    async def find_claim(self, serial_number: str) -> Claim | None:
+        """What became of a certificate."""
+        async with self._database.reading(SERVICE) as connection:
+            return await _find_claim(connection, serial_number)
+
+    async def find_lookalike(self, device_id: str) -> str | None:
+        """Another id with the same key."""
+        query = select(devices.c.id).where(
+            devices.c.lookalike == lookalike_key(device_id), devices.c.id != device_id
+        )
+        async with self._database.reading(SERVICE) as connection:
+            found: str | None = await connection.scalar(query)
+            return found
+
+    async def list(
+        self, query: ListQuery, *, now: datetime, dms_id: str | None = None
+    ) -> Page[StoredDevice]:
+        """A page of devices, and in a second statement the certificates of just these."""
+        async with self._database.reading(SERVICE) as connection:
+            page = await fetch_page(
+                connection,
+                _present(select(devices), dms_id),
+                columns=_columns(now),
+                key=devices.c.id,
+                query=query,
+            )
+            bound = await _bound_to(connection, [row.id for row in page.items])
+        return Page([_device(row, bound.get(row.id, ())) for row in page.items], page.after)
+
+    async def count_by_status(
+        self, filters: Sequence[Filter], *, now: datetime
+    ) -> Mapping[DeviceStatus, int]:
+        """One grouped statement."""
+        wanted = conditions(filters, _columns(now))
+        seen = _present(select(_status_column(now)), None).where(*wanted).subquery()
+        query = select(seen.c.status, func.count()).group_by(seen.c.status)
+        async with self._database.reading(SERVICE) as connection:
+            rows = (await connection.execute(query)).all()
+        return {DeviceStatus(name): count for name, count in rows}
+
+    async def issuers_in_use(self) -> Sequence[str]:
+        """CAs of active certificates, and at worst of earlier ones too."""
+        query = select(certificates.c.ca_id).where(certificates.c.number.is_not(None)).distinct()
+        async with self._database.reading(SERVICE) as connection:
+            return [name for name in (await connection.scalars(query)).all() if name is not None]
+
+    async def active_under(self, ca_id: str) -> AsyncIterator[str]:
+        """In batches by id, so that no cursor stays open while devices are changed."""
+        after = ""
+        while True:
+            query = (
+                select(devices.c.id)
+                .join(certificates, _bound)
+                .where(
+                    devices.c.id > after,
+                    certificates.c.number == devices.c.active_version,
+                    certificates.c.ca_id == ca_id,
+                    devices.c.decommissioned_at.is_(None),
+                )
+                .order_by(devices.c.id)
+                .limit(_BATCH)
+            )
+            async with self._database.reading(SERVICE) as connection:
+                batch = (await connection.scalars(query)).all()
+            for device_id in batch:
+                yield device_id
+            if len(batch) < _BATCH:
+                return
+            after = batch[-1]
+
+
+def _present(query: Select[Any], dms_id: str | None) -> Select[Any]:
+    query = query.where(devices.c.deleted_at.is_(None))
+    return query if dms_id is None else query.where(devices.c.dms_id == dms_id)
+
+
+def _status_column(now: datetime) -> ColumnElement[str]:
+    """The device's status as `lamassu.services.devices.model.status_at` has it."""
+
+    def name(status: DeviceStatus) -> ColumnElement[str]:
+        return literal(status.value, Text)
+
+    live = devices.c.slot_status.in_([status.value for status in LIVE_SLOT])
+    return case(
+        (devices.c.decommissioned_at.is_not(None), name(DeviceStatus.DECOMMISSIONED)),
+        (devices.c.slot_status.is_(None), name(DeviceStatus.NO_IDENTITY)),
+        (and_(live, devices.c.expires_at < now), name(DeviceStatus.EXPIRED)),
+        else_=devices.c.slot_status,
+    ).label("status")
+
+
+def _columns(now: datetime) -> Mapping[str, ColumnElement[Any]]:
+    return {
+        "id": devices.c.id,
+        "dms_owner": devices.c.dms_id,
+        "creation_timestamp": devices.c.created_at,
+        "status": _status_column(now),
+        "tags": devices.c.tags,
+    }
+
+
+async def _find(connection: AsyncConnection, condition: ColumnElement[bool]) -> StoredDevice | None:
+    rows = (await connection.execute(_WITH_CERTIFICATES.where(condition))).all()
+    if not rows:
+        return None
+    bound = tuple(_certificate(row) for row in rows if row.number is not None)
+    return _device(rows[0], bound)
+
+
+async def _find_claim(connection: AsyncConnection, serial_number: str) -> Claim | None:
+    query = select(
+        certificates.c.device_id, certificates.c.number, certificates.c.refused_at
+    ).where(certificates.c.serial_number == serial_number)
+    row = (await connection.execute(query)).first()
+    return row and Claim(row.device_id, row.number, row.refused_at is not None)
+
+
+async def _bound_to(
+    connection: AsyncConnection, ids: Sequence[str]
+) -> Mapping[str, Sequence[BoundCertificate]]:
+    if not ids:
+        return {}
+    query = (
+        select(certificates)
+        .where(certificates.c.device_id.in_(ids), certificates.c.number.is_not(None))
+        .order_by(certificates.c.device_id, certificates.c.number)
+    )
+    found: dict[str, list[BoundCertificate]] = {}
+    for row in await connection.execute(query):
+        found.setdefault(row.device_id, []).append(_certificate(row))
+    return found
+
+
+def _certificate(row: Row[Any]) -> BoundCertificate:
+    return BoundCertificate(
+        number=row.number,
+        ca_id=row.ca_id,
+        serial_number=row.serial_number,
+        certificate_sha256=row.certificate_sha256,
+        mode=BindMode(row.mode),
+        bound_at=row.bound_at,
+        status_before=DeviceStatus(row.status_before),
+        first_used_at=row.first_used_at,
+    )
+
+
+def _device(row: Row[Any], bound: Sequence[BoundCertificate]) -> StoredDevice:
+    return StoredDevice(
+        id=row.id,
+        dms_id=row.dms_id,
+        icon=row.icon,
+        icon_color=row.icon_color,
+        created_at=row.created_at,
+        tags=tuple(row.tags),
+        metadata=row.metadata,
+        slot=None
+        if row.slot_status is None
+        else StoredSlot(
+            status=SlotStatus(row.slot_status),
+            active_version=row.active_version,
+            versions=tuple(bound),
+            expires_at=row.expires_at,
+        ),
+        timeline=tuple(_line(entry) for entry in row.timeline),
+        decommissioned_at=row.decommissioned_at,
+        deleted_at=row.deleted_at,
+        version=row.version,
+    )
+
+
+def _mutable(device: StoredDevice) -> dict[str, object]:
+    slot = device.slot
+    return {
+        "dms_id": device.dms_id,
+        "icon": device.icon,
+        "icon_color": device.icon_color,
+        "tags": list(device.tags),
+        "metadata": dict(device.metadata),
+        "slot_status": slot and slot.status.value,
+        "active_version": slot and slot.active_version,
+        "expires_at": slot and slot.expires_at,
+        "timeline": [_entry(line) for line in device.timeline],
+        "decommissioned_at": device.decommissioned_at,
+        "deleted_at": device.deleted_at,
+        "version": device.version,
+    }
+
+
+def _entry(line: TimelineLine) -> Json:
+    return [line.scope.value, line.at.isoformat(), line.type, line.description]
+
+
+def _line(entry: Sequence[str]) -> TimelineLine:
+    scope, at, kind, description = entry
+    return TimelineLine(Scope(scope), datetime.fromisoformat(at), kind, description)
