@@ -30,6 +30,12 @@ async def put(unit: Unit, name: str) -> None:
     unit.audit(AuditRecord("item.create", f"item/{name}", CALLER))
 
 
+async def put_and_fail(database: Database, name: str) -> None:
+    async with database.unit("sample") as unit:
+        await put(unit, name)
+        raise LookupError
+
+
 async def stored(database: Database) -> tuple[list[str], list[str]]:
     """The ids in the table, and the subjects in the outbox."""
     outbox = tables("sample").outbox
@@ -51,9 +57,7 @@ async def test_row_event_and_audit_record_commit_together(database: Database) ->
 
 async def test_an_error_leaves_nothing(database: Database) -> None:
     with pytest.raises(LookupError):
-        async with database.unit("sample") as unit:
-            await put(unit, "a")
-            raise LookupError
+        await put_and_fail(database, "a")
     assert await stored(database) == ([], [])
 
 

@@ -65,13 +65,17 @@ def _judged(error: exc.DBAPIError, code: str) -> LamassuError | None:
         return Malformed("a text holds a character that cannot be stored (NUL)")
     if isinstance(error, exc.DataError):
         return Malformed("a value is outside what can be stored")
-    if code.startswith(_OUT_OF_REACH) or error.connection_invalidated:
+    if _out_of_reach(error, code):
         return unavailable("the database cannot do this now; try again")
-    if code.startswith("SQLITE_") and code != "SQLITE_ERROR":
-        return unavailable("the database file cannot be used now; try again")
-    if isinstance(error, exc.InterfaceError) or _stale(error):
-        return unavailable("the connection to the database was lost; try again")
     return None
+
+
+def _out_of_reach(error: exc.DBAPIError, code: str) -> bool:
+    if error.connection_invalidated or isinstance(error, exc.InterfaceError) or _stale(error):
+        return True
+    if code.startswith("SQLITE_"):
+        return code != "SQLITE_ERROR"  # that one is a wrong statement
+    return code.startswith(_OUT_OF_REACH)
 
 
 def _breach(code: str) -> Conflict | None:

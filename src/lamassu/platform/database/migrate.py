@@ -104,7 +104,7 @@ async def _administration(settings: DatabaseSettings) -> AsyncIterator[AsyncConn
 
 @asynccontextmanager
 async def _alone(settings: DatabaseSettings, path: Path) -> AsyncIterator[AsyncConnection]:
-    driver = await WriterConnection(
+    driver = await WriterConnection.opened(
         connector(
             path,
             patience=settings.patience.total_seconds(),

@@ -125,7 +125,7 @@ class RecordWriter:
 
     def _row(self, service: str, n: int, draft: _Draft, trail: str, now: datetime) -> RecordRow:
         body = canonical(draft.body)
-        sealed = sealed_bytes(service, self.boot, n, draft.kind, trail, body)
+        sealed = sealed_bytes(service, boot=self.boot, n=n, kind=draft.kind, trail=trail, body=body)
         seal = self._seal.copy()
         seal.update(sealed)
         return RecordRow(
@@ -149,7 +149,7 @@ class _Draft:
     body: Json
 
 
-def sealed_bytes(service: str, boot: str, n: int, kind: str, trail: str, body: str) -> bytes:
+def sealed_bytes(service: str, *, boot: str, n: int, kind: str, trail: str, body: str) -> bytes:
     """What a record's MAC covers. Only `body`, the last, is of free length and form."""
     return f"{service}\n{boot}\n{n}\n{kind}\n{trail}\n{body}".encode()
 

@@ -227,7 +227,7 @@ class SqliteStore:
         except OSError as error:
             raise unavailable(f"the database file cannot be opened: {error.strerror}") from error
         patience = settings.patience.total_seconds()
-        writer = await WriterConnection(
+        writer = await WriterConnection.opened(
             connector(path, patience=patience, durable=settings.durable, read_only=False)
         )
         writer_engine = create_async_engine(
@@ -260,7 +260,7 @@ def _reader_engine(path: Path, settings: DatabaseSettings) -> AsyncEngine:
     )
 
     async def open_reader() -> FileConnection:
-        return await FileConnection(connect)
+        return await FileConnection.opened(connect)
 
     engine = create_async_engine(
         "sqlite+aiosqlite://",

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 import aiosqlite
 
@@ -127,8 +127,15 @@ class FileConnection(aiosqlite.Connection):
 
     async def trip(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` in the connection's thread."""
-        result: T = await self._execute(function, *args, **kwargs)
+        result: T = await self._execute(function, *args, **kwargs)  # type: ignore[no-untyped-call]
         return result
+
+    @classmethod
+    async def opened(cls, connect: Callable[[], sqlite3.Connection]) -> Self:
+        """Start the connection's thread and open the file in it."""
+        connection = cls(connect)
+        await connection
+        return connection
 
     def cursor(self) -> QuickCursor:  # type: ignore[override]
         return QuickCursor(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -53,7 +54,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = TIMESTAMP(timezone=True)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[object]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "sqlite":
             return dialect.type_descriptor(Text())
         return dialect.type_descriptor(TIMESTAMP(timezone=True))
@@ -79,10 +80,10 @@ class JsonDocument(TypeDecorator[Json]):
     impl = JSON(none_as_null=True)
     cache_ok = True
 
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[object]:
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name == "postgresql":
             return dialect.type_descriptor(JSONB(none_as_null=True))
         return dialect.type_descriptor(JSON(none_as_null=True))
 
-    def coerce_compared_value(self, op: OperatorType | None, value: object) -> TypeEngine[object]:
+    def coerce_compared_value(self, op: OperatorType | None, value: object) -> TypeEngine[Any]:
         return self.impl_instance.coerce_compared_value(op, value)
