@@ -18,9 +18,9 @@ from lamassu.kernel.identity import ANONYMOUS, Caller, Peer, Principal
 from lamassu.platform.http.authorization import check_known, check_may
 from lamassu.platform.http.bookmarks import Bookmarks
 from lamassu.platform.http.call import Call
+from lamassu.platform.http.documentation import documentation_mount
 from lamassu.platform.http.errors import InternalError, error_answer, error_object
 from lamassu.platform.http.health import Check, health_mount, original_health_route
-from lamassu.platform.http.openapi import docs_mount
 from lamassu.platform.http.origin import Origins
 from lamassu.platform.http.routing import AccessKind, Mount, MountedRoute, RouteTable
 from lamassu.platform.http.wire import decode
@@ -35,6 +35,8 @@ DEFAULT_READ_TIMEOUT = 10.0  # seconds, for the whole body
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _NO_STORE = (b"cache-control", b"no-store")
+_CLOSE = (b"connection", b"close")
+_BODY_LEFT_UNREAD = (408, 413)
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 _log = structlog.get_logger(__name__)
@@ -79,7 +81,7 @@ def build_app(
         all_mounts.append(health_mount(checks, authenticate))
     table = RouteTable(all_mounts)
     if documented:
-        docs = docs_mount(table, public=mode == "development")
+        docs = documentation_mount(table, public=mode == "development")
         for route in docs.routes:
             table.add(docs, route)
     return Application(
@@ -142,7 +144,7 @@ class Application:
                 status=response.status_code,
                 request_id=request_id,
             )
-        extra = self._extra_headers(scope, headers, request_id, response.raw_headers)
+        extra = self._extra_headers(scope, headers, request_id, response)
         await _send(response, extra, scope, receive, send)
 
     async def _answer(
@@ -254,11 +256,13 @@ class Application:
         return response
 
     def _extra_headers(
-        self, scope: Scope, headers: Mapping[bytes, bytes], request_id: str, own: RawHeaders
+        self, scope: Scope, headers: Mapping[bytes, bytes], request_id: str, response: Response
     ) -> RawHeaders:
         extra = [(b"x-request-id", request_id.encode("ascii")), _NOSNIFF]
-        if not any(name == b"cache-control" for name, _ in own):
+        if not any(name == b"cache-control" for name, _ in response.raw_headers):
             extra.append(_NO_STORE)
+        if response.status_code in _BODY_LEFT_UNREAD:
+            extra.append(_CLOSE)
         if self._hsts and scope.get("scheme") == "https":
             extra.append(_HSTS)
         origin = headers.get(b"origin")

@@ -1,37 +1,173 @@
-"""The API's description, made from the table of routes."""
+"""The API's description (OpenAPI 3.1), made from the table of routes."""
 
 from __future__ import annotations
 
-from starlette.responses import Response
+import re
+from collections.abc import Iterable
+from typing import Any
 
-from lamassu.platform.http.answers import json_answer
-from lamassu.platform.http.call import Call
-from lamassu.platform.http.routing import Access, Mount, Route, RouteTable
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
+from lamassu.kernel.listing import Filterable
+from lamassu.platform.http.errors import JSON_TYPE
+from lamassu.platform.http.listing_query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, OPERATORS
+from lamassu.platform.http.routing import AccessKind, MountedRoute
+
+_REF = "#/components/schemas/{model}"
+_PARAMETER = re.compile(r"\{([A-Za-z0-9_-]+)(?::path)?\}")
+_JSON = JSON_TYPE.partition(";")[0]
+_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["err", "code", "field"],
+    "properties": {
+        "err": {"type": "string", "description": "What happened and what to do, for people"},
+        "code": {"type": "string", "description": "What happened, for programs"},
+        "field": {"type": ["string", "null"], "description": "Dotted path of the field to blame"},
+        "request_id": {"type": "string", "description": "With a 500: what to tell the operator"},
+    },
+}
+
+_Models = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
 
 
-def openapi_document(table: RouteTable) -> dict[str, object]:
-    """The table as an OpenAPI 3.1 document."""
-    return {"openapi": "3.1.0", "info": {"title": "Lamassu", "version": "1"}, "paths": {}}
+def openapi_document(routes: Iterable[MountedRoute]) -> dict[str, Any]:
+    """The documented routes as an OpenAPI document."""
+    shown = [mounted for mounted in routes if mounted.route.documented]
+    references, definitions = _schemas(shown)
+    paths: dict[str, dict[str, Any]] = {}
+    for mounted in shown:
+        path = _PARAMETER.sub(r"{\1}", mounted.path)
+        operation = _operation(mounted, references)
+        paths.setdefault(path, {})[mounted.method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Lamassu",
+            "version": "1",
+            "description": "Callers are known by the client certificate of their TLS connection.",
+        },
+        "tags": [{"name": name} for name in dict.fromkeys(m.service for m in shown)],
+        "paths": paths,
+        "components": {
+            "schemas": {**definitions, "Error": _ERROR_SCHEMA},
+            "securitySchemes": {"certificate": {"type": "mutualTLS"}},
+        },
+    }
 
 
-def docs_mount(table: RouteTable, *, public: bool) -> Mount:
-    """`/api/openapi.json`."""
-    access = Access.PUBLIC if public else Access.action("docs:read")
+def _schemas(routes: Iterable[MountedRoute]) -> tuple[_Models, dict[str, Any]]:
+    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = []
+    for mounted in routes:
+        if mounted.route.body is not None:
+            wanted.append((mounted.route.body, "validation"))
+        if mounted.route.answer is not None:
+            wanted.append((mounted.route.answer, "serialization"))
+    references, schema = models_json_schema(list(dict.fromkeys(wanted)), ref_template=_REF)
+    found: _Models = {key: references[key] for key in wanted}
+    return found, schema.get("$defs", {})
 
-    async def document(call: Call) -> Response:
-        return json_answer(openapi_document(table))
 
-    return Mount(
-        "/api",
-        "platform",
-        [
-            Route(
-                method="GET",
-                path="/openapi.json",
-                access=access,
-                handler=document,
-                summary="Describe the API",
-                documented=False,
-            )
-        ],
-    )
+def _operation(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
+    route = mounted.route
+    operation: dict[str, Any] = {
+        "operationId": _operation_id(mounted),
+        "tags": [mounted.service],
+        "summary": route.summary,
+        "parameters": _parameters(mounted),
+        "responses": _responses(mounted, references),
+        "security": [] if route.access.kind is AccessKind.PUBLIC else [{"certificate": []}],
+        "x-lamassu-access": describe_access(mounted),
+    }
+    if route.description:
+        operation["description"] = route.description
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": not route.empty_body,
+            "content": {_JSON: {"schema": references[(route.body, "validation")]}},
+        }
+    return operation
+
+
+def describe_access(mounted: MountedRoute) -> str:
+    """Who may, in a few words."""
+    access = mounted.access
+    if access.kind is AccessKind.ACTION:
+        return f"{access.name} on {access.scope}" if access.scope else access.name
+    if access.kind is AccessKind.INTERNAL:
+        return "only " + ", ".join(access.principals)
+    return "everybody" if access.kind is AccessKind.PUBLIC else "whom the DMS lets in"
+
+
+def _operation_id(mounted: MountedRoute) -> str:
+    words = re.sub(r"[^A-Za-z0-9]+", "_", mounted.path).strip("_")
+    return f"{mounted.method.lower()}_{words}" if words else mounted.method.lower()
+
+
+def _parameters(mounted: MountedRoute) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(mounted.path)
+    ]
+    if mounted.route.listing is not None:
+        parameters += _list_parameters(mounted.route.listing)
+    return parameters
+
+
+def _list_parameters(fields: Filterable) -> list[dict[str, Any]]:
+    lines = [
+        f"{name} ({kind.value}: {' '.join(sorted(OPERATORS[kind])) or 'not available yet'})"
+        for name, kind in fields.fields.items()
+    ]
+    page_size = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_PAGE_SIZE,
+        "default": DEFAULT_PAGE_SIZE,
+    }
+    return [
+        _query("page_size", "Items on a page", page_size),
+        _query("bookmark", "`next` of the page before; all other arguments are then ignored"),
+        _query("sort_by", "A field to sort by", {"type": "string", "enum": list(fields.fields)}),
+        _query("sort_mode", "The order", {"type": "string", "enum": ["asc", "desc"]}),
+        _query(
+            "filter",
+            "`field[operator]value`, repeatable, all must hold. Fields: " + "; ".join(lines),
+            {"type": "array", "items": {"type": "string"}},
+        ),
+    ]
+
+
+def _query(name: str, description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "query",
+        "description": description,
+        "schema": schema or {"type": "string"},
+    }
+
+
+def _responses(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
+    route = mounted.route
+    success: dict[str, Any] = {"description": "Done"}
+    if route.answer is not None:
+        schema = references[(route.answer, "serialization")]
+        if route.listing is not None:
+            schema = _page_of(schema)
+        success["content"] = {_JSON: {"schema": schema}}
+    responses: dict[str, Any] = {str(route.status): success}
+    if route.encode_error is None:
+        reference = {"schema": {"$ref": _REF.format(model="Error")}}
+        responses["default"] = {"description": "Refused", "content": {_JSON: reference}}
+    return responses
+
+
+def _page_of(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["next", "list"],
+        "properties": {
+            "next": {"type": "string", "description": "Bookmark of the next page, or empty"},
+            "list": {"type": "array", "items": item},
+        },
+    }

@@ -22,13 +22,12 @@ INTERNAL_PREFIX = "/internal"
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 
 # Decision 1: what is open to everybody, by the path as mounted; nothing else can be.
+# All are read; only OCSP is asked by POST as well.
 PUBLIC_PATHS: Mapping[str, re.Pattern[str]] = {
     "health": re.compile(r"(/api/[a-z]+)?/health(/live|/ready)?"),
     "OCSP": re.compile(r"(/api/va)?(/v1)?/ocsp(/\{[^/]+\})?|/|/\{[^/]+\}"),
     "CRL": re.compile(r"(/api/va)?(/v1)?/crl/\{[^/]+\}|/(ca|crl)/\{[^/]+\}\.crl"),
-    "caIssuers": re.compile(
-        r"(/api/(va|ca))?(/v1)?/(ca|cas|ca-issuers|aia)/\{[^/]+\}(\.(cer|crt|p7c))?"
-    ),
+    "caIssuers": re.compile(r"(/api/va)?/(ca|ca-issuers|aia)/\{[^/]+\}(\.(cer|crt|p7c))?"),
     "EST": re.compile(
         r"(/api/dmsmanager)?/\.well-known/est(/\{[^/]+\})?/(cacerts|csrattrs|renewal-info/\{[^/]+\})"
     ),
@@ -82,6 +81,7 @@ class Route:
 
     `path` is relative to the mount; `{id}` takes a segment, `{rest:path}` all that is left.
     `body` is decoded into `call.body`; with `empty_body` no bytes at all act as `{}`.
+    `answer` is for the API description; of a list route it is an item of the list.
     `body_limit` is in bytes, in place of the application's. `encode_error` answers every error
     of the route in place of the JSON error object (OCSP).
     """
@@ -293,8 +293,8 @@ def _check(mounted: MountedRoute) -> None:
     if not isinstance(route.access, Access):
         raise ValueError(f"{name}: has no access")
     kind, scope = route.access.kind, route.access.scope
-    if kind is AccessKind.PUBLIC and not any(p.fullmatch(path) for p in PUBLIC_PATHS.values()):
-        raise ValueError(f"{name}: is no path that may be public ({', '.join(PUBLIC_PATHS)})")
+    if kind is AccessKind.PUBLIC and not _may_be_public(route.method, path):
+        raise ValueError(f"{name}: is no route that may be public ({', '.join(PUBLIC_PATHS)})")
     if kind is AccessKind.EST and "/.well-known/est/" not in path:
         raise ValueError(f"{name}: only EST paths leave the judging to a DMS")
     inside = path.startswith(f"{INTERNAL_PREFIX}/")
@@ -305,3 +305,8 @@ def _check(mounted: MountedRoute) -> None:
         raise ValueError(f"{name}: a path parameter stands twice")
     if scope is not None and scope not in parameters:
         raise ValueError(f"{name}: its scope {scope!r} is no parameter of the path")
+
+
+def _may_be_public(method: str, path: str) -> bool:
+    kinds = [name for name, pattern in PUBLIC_PATHS.items() if pattern.fullmatch(path)]
+    return bool(kinds) and (method == "GET" or (method == "POST" and kinds == ["OCSP"]))
