@@ -6,7 +6,7 @@ neither repeat nor hide others. Missing values sort before all others. Every val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -57,8 +57,7 @@ async def fetch_page(
     Rows carry two columns more than `base`, at their end. Raises `RuleViolation` for a field that
     `columns` lacks and `Malformed` for a value that the field cannot be compared with.
     """
-    dialect = connection.dialect.name
-    statement = base.where(*(_condition(columns, each, dialect) for each in query.filters))
+    statement = filtered(connection, base, columns=columns, filters=query.filters)
     sort = _column(columns, query.sort_by) if query.sort_by else key
     if query.after is not None:
         statement = statement.where(_beyond(sort, key, query.after, descending=query.descending))
@@ -73,6 +72,18 @@ async def fetch_page(
     kept = rows[: query.page_size]
     last = kept[-1]._mapping
     return Page(kept, (_position(last[_SORT]), str(last[_KEY])))
+
+
+def filtered(
+    connection: AsyncConnection,
+    base: Select[Any],
+    *,
+    columns: Mapping[str, Column],
+    filters: Sequence[Filter],
+) -> Select[Any]:
+    """`base` with the conditions of `filters`, for counting. Raises as `fetch_page`."""
+    dialect = connection.dialect.name
+    return base.where(*(_condition(columns, each, dialect) for each in filters))
 
 
 def _column(columns: Mapping[str, Column], name: str) -> Column:
