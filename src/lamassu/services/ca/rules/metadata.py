@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from lamassu.kernel.errors import RuleViolation
+from lamassu.kernel.json_patch import Patch, apply_to_object
 from lamassu.kernel.records import Json
 from lamassu.services.ca.model import ATTACHED_TO, SYSTEM_METADATA
 
@@ -22,10 +22,10 @@ def users_own(metadata: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in metadata.items() if key not in SYSTEM_METADATA}
 
 
-def patched(document: Json) -> dict[str, Json]:
-    """The outcome of a patch, as it is to be stored. Raises `RuleViolation`."""
-    if not isinstance(document, Mapping):
-        raise RuleViolation(
-            "metadata must stay an object", code="metadata_malformed", field="patches"
-        )
-    return users_own(document)
+def patched(metadata: Mapping[str, Json], patches: Sequence[Patch]) -> dict[str, Json]:
+    """Patched metadata, in which the system's keys are as they were.
+
+    Raises `RuleViolation` (`patch_failed`).
+    """
+    kept = {key: value for key, value in metadata.items() if key in SYSTEM_METADATA}
+    return users_own(apply_to_object(metadata, patches)) | kept

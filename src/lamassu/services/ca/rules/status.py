@@ -40,12 +40,7 @@ def check_transition(current: Certificate, change: StatusChange, now: datetime) 
     From `EXPIRED` and from a final revocation nothing leads on; `EXPIRED` is never asked for
     (it is derived from the end date); a hold ends in release or in a final revocation.
     """
-    if change.status is _REVOKED and change.reason is RevocationReason.REMOVE_FROM_CRL:
-        raise RuleViolation(
-            "RemoveFromCRL is no reason to revoke; to end a hold, set the status to ACTIVE",
-            code="reason_not_allowed",
-            field="revocation_reason",
-        )
+    check_reason(change)
     refused = (
         current.status_at(now) is CertificateStatus.EXPIRED
         or revoked_for_good(current)
@@ -57,6 +52,16 @@ def check_transition(current: Certificate, change: StatusChange, now: datetime) 
             "new status transition not allowed for certificate",
             code="status_transition",
             field="status",
+        )
+
+
+def check_reason(change: StatusChange) -> None:
+    """Refuse the one reason that ends a revocation (decision 20)."""
+    if change.status is _REVOKED and change.reason is RevocationReason.REMOVE_FROM_CRL:
+        raise RuleViolation(
+            "RemoveFromCRL is no reason to revoke; to end a hold, set the status to ACTIVE",
+            code="reason_not_allowed",
+            field="revocation_reason",
         )
 
 

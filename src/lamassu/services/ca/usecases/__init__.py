@@ -1,0 +1,299 @@
+"""The CA's facade: one module per deed behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import LamassuError
+from lamassu.kernel.identity import Caller
+from lamassu.kernel.json_patch import Patch
+from lamassu.kernel.listing import ListQuery, Page
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificateStanding,
+    CertificationAuthority,
+    IssuanceProfile,
+    Issued,
+    IssueRequest,
+    RevocationListener,
+    RevocationReason,
+    RevokedEntry,
+)
+from lamassu.services.ca.model import (
+    CaRequest,
+    CaRevocation,
+    CascadeJob,
+    CaStats,
+    CertificateRevocation,
+    CertificateScope,
+    StatusChange,
+)
+from lamassu.services.ca.ports import CaStore
+from lamassu.services.ca.rules.status import standing_of
+from lamassu.services.ca.usecases.change_status import StatusChanges
+from lamassu.services.ca.usecases.create_ca import CaCreation
+from lamassu.services.ca.usecases.issue_certificate import CertificateIssuing
+from lamassu.services.ca.usecases.issuers import (
+    IssuingContexts,
+    ca_not_found,
+    certificate_not_found,
+    profile_not_found,
+)
+from lamassu.services.ca.usecases.manage_profiles import ProfileManagement
+from lamassu.services.ca.usecases.run_cascades import CascadeRunner
+from lamassu.services.ca.usecases.update_ca import Amendments
+from lamassu.services.ca.usecases.use_ca_key import CaSignatures
+from lamassu.services.kms.contract import Engine, Keys, MessageType
+
+# A CA deeper than this is not ours: guards the walk to the root against a damaged row.
+_DEEPEST = 64
+
+
+class CaService:
+    """The CA; implements `lamassu.services.ca.contract.Authorities`."""
+
+    def __init__(
+        self,
+        *,
+        storage: CaStore,
+        keys: Keys,
+        clock: Clock,
+        validation_urls: Sequence[str] = (),
+        revocations: RevocationListener | None = None,
+        default_profile_id: str = "",
+    ) -> None:
+        """`validation_urls` are bases such as `http://pki.example:8080`, under which OCSP, CRLs
+        and CA certificates are found. `revocations` may be set later (the VA needs the CA
+        first). `default_profile_id` is for CAs made in the seed's spelling without a profile.
+        """
+        self.revocations = revocations
+        # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
+        self.jobs_pending = asyncio.Event()
+        self._store = storage
+        self._keys = keys
+        self._clock = clock
+        self._issuing = CertificateIssuing(
+            store=storage,
+            keys=keys,
+            clock=clock,
+            contexts=IssuingContexts(storage, validation_urls),
+        )
+        self._creation = CaCreation(
+            store=storage,
+            keys=keys,
+            clock=clock,
+            validation_urls=validation_urls,
+            default_profile_id=default_profile_id,
+        )
+        self._changes = StatusChanges(store=storage, clock=clock, publication=self)
+        self._cascades = CascadeRunner(store=storage, clock=clock, publication=self)
+        self._amendments = Amendments(store=storage, clock=clock)
+        self._profiles = ProfileManagement(store=storage, clock=clock)
+        self._signatures = CaSignatures(store=storage, keys=keys, clock=clock)
+
+    # --- what other slices ask for (contract.Authorities) ---------------------------------
+
+    async def get_ca(self, ca_id: str) -> CertificationAuthority:
+        authority = await self._store.find_ca(ca_id)
+        if authority is None:
+            raise ca_not_found()
+        return authority
+
+    async def find_ca_by_key_id(self, subject_key_id: str) -> CertificationAuthority | None:
+        return await self._store.find_ca_by_key_id(subject_key_id)
+
+    async def list_cas(self) -> Sequence[CertificationAuthority]:
+        return await self._store.all_cas()
+
+    async def path_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
+        path = [await self.get_ca(ca_id)]
+        while (parent_id := path[-1].parent_id) is not None and len(path) < _DEEPEST:
+            path.append(await self.get_ca(parent_id))
+        return path
+
+    async def get_profile(self, profile_id: str) -> IssuanceProfile:
+        profile = await self._store.find_profile(profile_id)
+        if profile is None:
+            raise profile_not_found()
+        return profile
+
+    async def issue(self, request: IssueRequest) -> Issued:
+        return await self._issuing.issue(request)
+
+    async def find_issued(self, request_key: str) -> Certificate | None:
+        return await self._store.find_issued(request_key)
+
+    async def find_certificate(self, serial_number: str) -> Certificate | None:
+        return await self._store.find_certificate(serial_number)
+
+    async def find_certificate_by_der(self, der: bytes) -> Certificate | None:
+        return await self._store.find_certificate_by_der(der)
+
+    async def standing(self, ca_id: str, serial_number: str) -> CertificateStanding:
+        read_at = self._clock.now()
+        return standing_of(await self._store.standing(ca_id, serial_number), read_at)
+
+    async def revoked_under(self, ca_id: str) -> Sequence[RevokedEntry]:
+        return await self._store.revoked_under(ca_id, now=self._clock.now())
+
+    async def revoke(self, serial_number: str, reason: RevocationReason, *, caller: Caller) -> bool:
+        outcome = await self._changes.revoke(serial_number, reason, caller=caller)
+        if outcome.job_id is not None:
+            self.jobs_pending.set()
+        return outcome.shown
+
+    async def unreconciled(self, *, older_than: datetime, limit: int) -> Sequence[Certificate]:
+        return await self._store.unreconciled(older_than=older_than, limit=limit)
+
+    async def reconcile(self, serial_numbers: Sequence[str]) -> None:
+        if serial_numbers:
+            async with self._store.unit() as transaction:
+                await transaction.mark_reconciled(serial_numbers)
+
+    # --- what the routes ask for -----------------------------------------------------------
+
+    def now(self) -> datetime:
+        """The instant by which what is shown is judged expired."""
+        return self._clock.now()
+
+    async def create_ca(self, request: CaRequest, *, caller: Caller) -> CertificationAuthority:
+        return await self._creation.create(request, caller=caller)
+
+    async def page_cas(
+        self, query: ListQuery, *, common_name: str | None = None
+    ) -> Page[CertificationAuthority]:
+        return await self._store.page_cas(query, now=self._clock.now(), common_name=common_name)
+
+    async def change_ca_status(
+        self, ca_id: str, change: StatusChange, *, caller: Caller
+    ) -> CaRevocation:
+        outcome = await self._changes.change_ca(ca_id, change, caller=caller)
+        if outcome.job_id is not None:
+            self.jobs_pending.set()
+        return outcome
+
+    async def change_certificate_status(
+        self, serial_number: str, change: StatusChange, *, caller: Caller
+    ) -> CertificateRevocation:
+        outcome = await self._changes.change_certificate(serial_number, change, caller=caller)
+        if outcome.job_id is not None:
+            self.jobs_pending.set()
+        return outcome
+
+    async def patch_ca_metadata(
+        self, ca_id: str, patches: Sequence[Patch], *, caller: Caller
+    ) -> CertificationAuthority:
+        return await self._amendments.patch_ca_metadata(ca_id, patches, caller=caller)
+
+    async def change_ca_profile(
+        self, ca_id: str, profile_id: str, *, caller: Caller
+    ) -> CertificationAuthority:
+        return await self._amendments.change_profile(ca_id, profile_id, caller=caller)
+
+    async def get_certificate(self, serial_number: str) -> Certificate:
+        """Raises `NotFound` (`certificate not found`)."""
+        certificate = await self._store.find_certificate(serial_number)
+        if certificate is None:
+            raise certificate_not_found()
+        return certificate
+
+    async def page_certificates(
+        self, query: ListQuery, scope: CertificateScope
+    ) -> Page[Certificate]:
+        return await self._store.page_certificates(query, now=self._clock.now(), scope=scope)
+
+    async def patch_certificate_metadata(
+        self, serial_number: str, patches: Sequence[Patch], *, caller: Caller
+    ) -> Certificate:
+        return await self._amendments.patch_certificate_metadata(
+            serial_number, patches, caller=caller
+        )
+
+    async def page_profiles(self, query: ListQuery) -> Page[IssuanceProfile]:
+        return await self._store.page_profiles(query)
+
+    async def create_profile(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
+        return await self._profiles.create(profile, caller=caller)
+
+    async def update_profile(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
+        return await self._profiles.update(profile, caller=caller)
+
+    async def delete_profile(self, profile_id: str, *, caller: Caller) -> None:
+        await self._profiles.delete(profile_id, caller=caller)
+
+    async def sign(
+        self,
+        ca_id: str,
+        *,
+        algorithm: str,
+        message: bytes,
+        message_type: MessageType,
+        caller: Caller,
+    ) -> bytes:
+        return await self._signatures.sign(
+            ca_id,
+            algorithm=algorithm,
+            message=message,
+            message_type=message_type,
+            caller=caller,
+        )
+
+    async def verify(
+        self,
+        ca_id: str,
+        *,
+        algorithm: str,
+        message: bytes,
+        message_type: MessageType,
+        signature: bytes,
+    ) -> bool:
+        return await self._signatures.verify(
+            ca_id,
+            algorithm=algorithm,
+            message=message,
+            message_type=message_type,
+            signature=signature,
+        )
+
+    async def engines(self) -> Sequence[Engine]:
+        return await self._keys.engines()
+
+    async def stats(
+        self,
+        *,
+        ca_query: ListQuery | None = None,
+        certificate_query: ListQuery | None = None,
+        issuer_ca_id: str | None = None,
+    ) -> CaStats:
+        return await self._store.stats(
+            now=self._clock.now(),
+            ca_query=ca_query,
+            certificate_query=certificate_query,
+            issuer_ca_id=issuer_ca_id,
+        )
+
+    # --- jobs ------------------------------------------------------------------------------
+
+    async def run_jobs(self) -> int:
+        """Finish what revoked CAs left to do; how many certificates that revoked.
+
+        Safe to run at any time and in several processes; call it periodically, and whenever
+        `jobs_pending` is set.
+        """
+        self.jobs_pending.clear()
+        return await self._cascades.run()
+
+    async def find_job(self, job_id: str) -> CascadeJob | None:
+        return await self._store.find_job(job_id)
+
+    async def revocation_changed(self, ca_id: str, *, wait: timedelta) -> bool:
+        """Pass the word to the VA; a VA that is missing or fails has not shown it yet."""
+        if self.revocations is None:
+            return False
+        try:
+            return await self.revocations.revocation_changed(ca_id, wait=wait)
+        except LamassuError:
+            return False  # the commit stands; events make the VA catch up

@@ -1,0 +1,251 @@
+"""Issue an end-entity certificate: one signature, then one transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import Conflict, LamassuError, NotFound, Unavailable
+from lamassu.kernel.records import Json
+from lamassu.kernel.x509.csr import CertificateRequest, parse_csr, verify_csr_signature
+from lamassu.kernel.x509.names import subject_of
+from lamassu.kernel.x509.serials import new_serial_number, serial_hex
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificateStatus,
+    CertificateType,
+    Issued,
+    IssueRequest,
+)
+from lamassu.services.ca.model import NewCertificate
+from lamassu.services.ca.ports import CaStore, CaTransaction
+from lamassu.services.ca.rules.metadata import rendered
+from lamassu.services.ca.rules.names import (
+    check_alternative_names,
+    check_named,
+    name_for,
+    name_from_der,
+    subject_for,
+)
+from lamassu.services.ca.rules.profiles import check_for_end_entities, check_key, check_profile
+from lamassu.services.ca.rules.status import check_may_be_replaced, check_may_sign
+from lamassu.services.ca.rules.template import (
+    CertificateTemplate,
+    EncodedExtension,
+    alternative_names,
+    basic_constraints,
+    subject_key_id,
+    subject_key_identifier,
+    usage_extensions,
+)
+from lamassu.services.ca.rules.usages import extended_key_usages_for, key_usage_for
+from lamassu.services.ca.rules.validity import end_entity_period
+from lamassu.services.ca.usecases.documents import certificate_document
+from lamassu.services.ca.usecases.issuers import IssuingContext, IssuingContexts, ca_not_found
+from lamassu.services.ca.usecases.trail import record
+from lamassu.services.kms.contract import KeyPurpose, Keys
+
+_NOT_A_CA = basic_constraints(ca=False)
+# A CA that changes at every attempt is being worked on by many at once.
+_ATTEMPTS = 5
+
+_usage_extensions = lru_cache(maxsize=256)(usage_extensions)
+
+
+class CertificateIssuing:
+    """The hot path of the platform."""
+
+    def __init__(
+        self, *, store: CaStore, keys: Keys, clock: Clock, contexts: IssuingContexts
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._clock = clock
+        self._contexts = contexts
+
+    async def issue(self, request: IssueRequest) -> Issued:
+        """See `Authorities.issue`."""
+        csr = _verified(request)
+        engine_id = await self._engine_of(request, csr)
+        if request.profile is not None:
+            check_profile(request.profile, self._clock.now())
+        fresh = False
+        for _ in range(_ATTEMPTS):
+            context = await self._contexts.find(
+                request.ca_id, inline=request.profile, profile_id=request.profile_id, fresh=fresh
+            )
+            fresh = True
+            now = self._clock.now()
+            try:
+                draft = _draft(context, request, csr, now)
+            except LamassuError:
+                if context.fresh:
+                    raise
+                continue
+            der = await self._keys.use(
+                context.issuer.authority.key_id, draft.signed_with, purpose=KeyPurpose.CA
+            )
+            new = _stored_form(context, request, csr, draft, der=der, engine_id=engine_id, now=now)
+            issued = await self._store_issued(context, request, new, now)
+            if issued is not None:
+                return issued
+        raise Unavailable("the CA is being changed; try again", code="ca_busy", retry_after=1)
+
+    async def _engine_of(self, request: IssueRequest, csr: CertificateRequest) -> str:
+        """Engine of the subject's own key; a device's key is never asked for."""
+        if request.owner:
+            return ""
+        key = await self._keys.find_by_public_key(csr.spki)
+        return key.engine_id if key is not None and key.purpose is KeyPurpose.GENERAL else ""
+
+    async def _store_issued(
+        self, context: IssuingContext, request: IssueRequest, new: NewCertificate, now: datetime
+    ) -> Issued | None:
+        """Commit the certificate, or `None` if CA or profile changed since it was drafted."""
+        authority = context.issuer.authority
+        async with self._store.unit() as transaction:
+            versions = await transaction.share_issuer(authority.id, context.stored_profile_id)
+            if versions is None:
+                raise ca_not_found()
+            profile_version = context.profile.version if context.stored_profile_id else None
+            if (versions.authority, versions.profile) != (authority.version, profile_version):
+                return None
+            if not await transaction.insert_issued(new):
+                return await _repeated(transaction, request)
+            if request.replaces is not None:
+                issuer_ca_id, serial_number = request.replaces
+                check_may_be_replaced(
+                    await transaction.lock_certificate(serial_number), issuer_ca_id
+                )
+            certificate = new.certificate
+            record(
+                transaction,
+                "ca.sign.certificate",
+                f"ca/{authority.id}",
+                version=authority.version,
+                data=certificate_document(certificate, now),
+                caller=request.caller,
+                detail=_audited(context, request, certificate),
+            )
+        return Issued(certificate)
+
+
+async def _repeated(transaction: CaTransaction, request: IssueRequest) -> Issued:
+    assert request.request_key is not None  # only a request key can be taken
+    earlier = await transaction.find_issued(request.request_key)
+    if earlier is None:
+        raise NotFound("certificate not found", code="certificate_not_found")
+    if earlier.issuer_ca_id != request.ca_id:
+        raise Conflict("this request was answered by another CA before", code="request_key_reused")
+    return Issued(earlier, repeated=True)
+
+
+def _verified(request: IssueRequest) -> CertificateRequest:
+    """The CSR, its signature verified (decision 14) by the caller or here."""
+    given = request.verified_csr
+    if given is not None and given.der == request.csr_der:
+        return given
+    csr = parse_csr(request.csr_der)
+    verify_csr_signature(csr)
+    return csr
+
+
+def _draft(
+    context: IssuingContext, request: IssueRequest, csr: CertificateRequest, now: datetime
+) -> CertificateTemplate:
+    """The certificate to sign, if all rules allow it."""
+    issuer, profile = context.issuer, context.profile
+    check_may_sign(issuer.authority, now)
+    check_for_end_entities(profile, issuer.authority.id)
+    check_key(profile, csr.key, field="csr")
+    not_before, not_after = end_entity_period(profile, issuer.authority.certificate, csr.key, now)
+    if request.subject_der is not None:
+        name = name_from_der(request.subject_der)
+    else:
+        name = name_for(subject_for(profile, csr))
+    san_der = request.san_der
+    if san_der is None and profile.honor_extensions:
+        san_der = csr.san_der
+    check_named(name, san_der)
+    extensions: list[EncodedExtension] = [
+        _NOT_A_CA,
+        *_usage_extensions(
+            key_usage_for(profile, csr.key_usage, csr.key),
+            extended_key_usages_for(profile, csr.extended_key_usages),
+        ),
+        subject_key_identifier(subject_key_id(csr.spki)),
+        issuer.key_identifier,
+    ]
+    if san_der is not None:
+        check_alternative_names(san_der)
+        extensions.append(alternative_names(san_der, subject_is_empty=not name.rdns))
+    extensions.extend(issuer.publication_under(profile))
+    return CertificateTemplate(
+        subject=name,
+        issuer=issuer.name,
+        public_key=csr.parsed.public_key(),
+        serial_number=new_serial_number(),
+        not_before=not_before,
+        not_after=not_after,
+        extensions=extensions,
+    )
+
+
+def _stored_form(
+    context: IssuingContext,
+    request: IssueRequest,
+    csr: CertificateRequest,
+    draft: CertificateTemplate,
+    *,
+    der: bytes,
+    engine_id: str,
+    now: datetime,
+) -> NewCertificate:
+    authority, profile = context.issuer.authority, context.profile
+    certificate = Certificate(
+        serial_number=serial_hex(draft.serial_number),
+        der=der,
+        subject=subject_of(draft.subject),
+        issuer=authority.certificate.subject,
+        subject_key_id=subject_key_id(csr.spki).hex(),
+        authority_key_id=authority.certificate.subject_key_id,
+        issuer_ca_id=authority.id,
+        issuer_serial_number=authority.certificate.serial_number,
+        issuer_level=authority.level,
+        not_before=draft.not_before,
+        not_after=draft.not_after,
+        stored_status=CertificateStatus.ACTIVE,
+        type=CertificateType.MANAGED if engine_id else CertificateType.IMPORTED_WITHOUT_KEY,
+        is_ca=False,
+        key_algorithm=csr.key.algorithm,
+        key_size=csr.key.size,
+        engine_id=engine_id,
+        key_usage=key_usage_for(profile, csr.key_usage, csr.key),
+        extended_key_usages=extended_key_usages_for(profile, csr.extended_key_usages),
+        metadata=rendered(request.metadata, owner=request.owner, device_id=request.device_id),
+        version=1,
+    )
+    return NewCertificate(
+        certificate=certificate,
+        created_at=now,
+        csr_der=csr.der,
+        request_key=request.request_key,
+        owner=request.owner,
+        device_id=request.device_id,
+    )
+
+
+def _audited(
+    context: IssuingContext, request: IssueRequest, certificate: Certificate
+) -> dict[str, Json]:
+    detail: dict[str, Json] = {
+        "serial_number": certificate.serial_number,
+        "common_name": certificate.subject.common_name,
+        "profile_id": context.stored_profile_id or "(inline)",
+    }
+    if request.owner:
+        detail |= {"dms_id": request.owner, "device_id": request.device_id}
+    if request.replaces is not None:
+        detail["replaces"] = request.replaces[1]
+    return detail

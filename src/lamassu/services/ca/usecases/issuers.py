@@ -1,0 +1,140 @@
+"""CAs and profiles as the issuing path needs them: prepared once, used until they change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+
+from lamassu.kernel.errors import NotFound, RuleViolation
+from lamassu.services.ca.contract import CertificationAuthority, IssuanceProfile
+from lamassu.services.ca.ports import CaStore
+from lamassu.services.ca.rules.names import name_from_der
+from lamassu.services.ca.rules.template import (
+    EncodedExtension,
+    PublicationUrls,
+    authority_key_identifier,
+    publication_extensions,
+    publication_urls,
+)
+
+_MOST_KEPT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A CA with all that the certificates it issues have in common.
+
+    `name` writes back as the very bytes of the CA's own subject (RFC 5280 §4.1.2.4).
+    """
+
+    authority: CertificationAuthority
+    name: x509.Name
+    key_identifier: EncodedExtension
+    urls: PublicationUrls
+    publication: Sequence[EncodedExtension]
+
+    def publication_under(self, profile: IssuanceProfile | None) -> Sequence[EncodedExtension]:
+        """Where status and issuer are found, a profile's own addresses first."""
+        urls = self.urls.overridden_by(profile)
+        return self.publication if urls == self.urls else publication_extensions(urls)
+
+
+def issuer_of(authority: CertificationAuthority, validation_urls: Sequence[str]) -> Issuer:
+    """Prepare a CA for issuing."""
+    certificate = authority.certificate
+    parsed = x509.load_der_x509_certificate(certificate.der)
+    urls = publication_urls(validation_urls, ca_id=authority.id, ski=certificate.subject_key_id)
+    return Issuer(
+        authority=authority,
+        name=name_from_der(parsed.subject.public_bytes()),
+        key_identifier=authority_key_identifier(bytes.fromhex(certificate.subject_key_id)),
+        urls=urls,
+        publication=tuple(publication_extensions(urls)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class IssuingContext:
+    """An issuer and the profile that holds for a request; `fresh` if both were just read.
+
+    `stored_profile_id` is empty for an inline profile.
+    """
+
+    issuer: Issuer
+    profile: IssuanceProfile
+    stored_profile_id: str
+    fresh: bool
+
+
+class IssuingContexts:
+    """Prepared issuers and profiles, kept without asking the database.
+
+    What is kept may be old: the issuing transaction compares versions under lock, and a
+    refusal that rests on something kept is judged again on what is read anew.
+    """
+
+    def __init__(self, store: CaStore, validation_urls: Sequence[str]) -> None:
+        self._store = store
+        self._validation_urls = tuple(validation_urls)
+        self._issuers: dict[str, Issuer] = {}
+        self._profiles: dict[str, IssuanceProfile] = {}
+
+    async def find(
+        self, ca_id: str, *, inline: IssuanceProfile | None, profile_id: str | None, fresh: bool
+    ) -> IssuingContext:
+        """Issuer and profile: inline first, then by id, then the CA's default.
+
+        Raises `NotFound` for either, `RuleViolation` (`profile_missing`).
+        """
+        issuer = None if fresh else self._issuers.get(ca_id)
+        kept = issuer is not None
+        if issuer is None:
+            issuer = await self._read_issuer(ca_id)
+        if inline is not None:
+            return IssuingContext(issuer, inline, "", not kept)
+        wanted = profile_id or issuer.authority.profile_id
+        if not wanted:
+            raise RuleViolation(
+                "the CA has no default profile; name one", code="profile_missing", field="profile"
+            )
+        profile = None if fresh else self._profiles.get(wanted)
+        if profile is not None:
+            kept = True
+        else:
+            profile = await self._read_profile(wanted)
+        return IssuingContext(issuer, profile, wanted, not kept)
+
+    async def _read_issuer(self, ca_id: str) -> Issuer:
+        authority = await self._store.find_ca(ca_id)
+        if authority is None:
+            self._issuers.pop(ca_id, None)
+            raise NotFound("CA not found", code="ca_not_found", field="ca_id")
+        issuer = issuer_of(authority, self._validation_urls)
+        if len(self._issuers) >= _MOST_KEPT:
+            self._issuers.clear()
+        self._issuers[ca_id] = issuer
+        return issuer
+
+    async def _read_profile(self, profile_id: str) -> IssuanceProfile:
+        profile = await self._store.find_profile(profile_id)
+        if profile is None:
+            self._profiles.pop(profile_id, None)
+            raise profile_not_found()
+        if len(self._profiles) >= _MOST_KEPT:
+            self._profiles.clear()
+        self._profiles[profile_id] = profile
+        return profile
+
+
+def ca_not_found() -> NotFound:
+    return NotFound("CA not found", code="ca_not_found")
+
+
+def certificate_not_found() -> NotFound:
+    return NotFound("certificate not found", code="certificate_not_found")
+
+
+def profile_not_found() -> NotFound:
+    return NotFound("issuance profile not found", code="profile_not_found")

@@ -1,0 +1,101 @@
+"""Issuance profiles: create, replace, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from uuid import uuid4
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import Conflict
+from lamassu.kernel.identity import Caller
+from lamassu.services.ca.contract import IssuanceProfile
+from lamassu.services.ca.ports import CaStore
+from lamassu.services.ca.rules.profiles import check_id, check_profile
+from lamassu.services.ca.usecases.documents import profile_document, update_document
+from lamassu.services.ca.usecases.issuers import profile_not_found
+from lamassu.services.ca.usecases.trail import record
+
+
+class ProfileManagement:
+    """Writes of profiles; every change counts the profile's version up."""
+
+    def __init__(self, *, store: CaStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def create(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
+        """Store a profile, under its id or a new one. Raises `Conflict`, `RuleViolation`."""
+        created = replace(profile, id=profile.id or str(uuid4()), version=1)
+        check_id(created.id)
+        check_profile(created, self._clock.now())
+        async with self._store.unit() as transaction:
+            try:
+                await transaction.insert_profile(created)
+            except Conflict:
+                raise Conflict(
+                    "issuance profile already exists", code="profile_exists", field="id"
+                ) from None
+            record(
+                transaction,
+                "profile.issuance.create",
+                f"profile/{created.id}",
+                version=created.version,
+                data=profile_document(created),
+                caller=caller,
+                detail={"sign_as_ca": created.sign_as_ca},
+            )
+        return created
+
+    async def update(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
+        """Replace a profile. Raises `NotFound`, `RuleViolation`, `Conflict` when it would turn
+        the default of a CA into a profile for CAs (decision 16)."""
+        check_profile(profile, self._clock.now())
+        async with self._store.unit() as transaction:
+            previous = await transaction.lock_profile(profile.id)
+            if previous is None:
+                raise profile_not_found()
+            if profile.sign_as_ca and not previous.sign_as_ca:
+                users = await transaction.cas_with_profile(profile.id)
+                if users:
+                    raise _in_use(users)
+            updated = replace(profile, version=previous.version + 1)
+            await transaction.save_profile(updated)
+            record(
+                transaction,
+                "profile.issuance.update",
+                f"profile/{updated.id}",
+                version=updated.version,
+                data=update_document(profile_document(previous), profile_document(updated)),
+                caller=caller,
+                detail={"sign_as_ca": updated.sign_as_ca},
+            )
+        return updated
+
+    async def delete(self, profile_id: str, *, caller: Caller) -> None:
+        """Raises `NotFound`, `Conflict` (`profile_in_use`) while a CA's default it is."""
+        async with self._store.unit() as transaction:
+            previous = await transaction.lock_profile(profile_id)
+            if previous is None:
+                raise profile_not_found()
+            users = await transaction.cas_with_profile(profile_id)
+            if users:
+                raise _in_use(users)
+            await transaction.delete_profile(profile_id)
+            record(
+                transaction,
+                "profile.issuance.delete",
+                f"profile/{profile_id}",
+                version=previous.version + 1,
+                data={"ProfileID": profile_id},
+                caller=caller,
+                detail={},
+            )
+
+
+def _in_use(ca_ids: Sequence[str]) -> Conflict:
+    names = ", ".join(ca_ids[:5])
+    return Conflict(
+        f"the profile is the default of the CAs {names}; give them another first",
+        code="profile_in_use",
+    )
