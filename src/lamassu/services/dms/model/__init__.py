@@ -1,0 +1,1 @@
+"""A device manufacturing system (DMS): who may enroll through it, how, and under what."""

@@ -1,0 +1,74 @@
+"""What the DMS manager needs from the outside beside other slices' contracts."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.records import AuditRecord, Event
+from lamassu.services.dms.model.dms import BootstrapUse, Dms
+
+
+class DmsUnit(Protocol):
+    """A write transaction: commits at the end of its block, or nothing of it stays."""
+
+    async def insert(self, dms: Dms) -> None:
+        """Raises `Conflict` (`DMS already exists`)."""
+        ...
+
+    async def find_locked(self, dms_id: str) -> Dms | None:
+        """The DMS, its row locked until the unit ends."""
+        ...
+
+    async def update(self, dms: Dms) -> None:
+        """Write a DMS that was read by `find_locked`."""
+        ...
+
+    async def delete(self, dms_id: str) -> None:
+        """Remove a DMS that was read by `find_locked`."""
+        ...
+
+    async def claim_bootstrap(self, use: BootstrapUse) -> BootstrapUse:
+        """Record the use, unless there is one: returns the use that stands."""
+        ...
+
+    async def release_bootstrap(self, use: BootstrapUse) -> None:
+        """Take back a use whose device got no certificate after all."""
+        ...
+
+    async def announce(self, device_id: str, version: int) -> bool:
+        """Note that this version of a device was told of; false if it, or a later, was."""
+        ...
+
+    def emit(self, event: Event) -> None:
+        """Have the event commit with this unit."""
+        ...
+
+    def audit(self, record: AuditRecord) -> None:
+        """Have the audit record commit with this unit."""
+        ...
+
+
+class DmsStore(Protocol):
+    """DMSs and what goes with them, as stored."""
+
+    def unit(self) -> AbstractAsyncContextManager[DmsUnit]:
+        """Begin a write transaction."""
+        ...
+
+    async def find(self, dms_id: str) -> Dms | None:
+        """A DMS by its exact id."""
+        ...
+
+    async def list(self, query: ListQuery) -> Page[Dms]:
+        """A page of DMSs."""
+        ...
+
+    async def count(self, query: ListQuery) -> int:
+        """How many DMSs meet the query's filters."""
+        ...
+
+    async def find_bootstrap_use(self, issuer_sha256: str, serial: str) -> BootstrapUse | None:
+        """The first use of a single-use bootstrap certificate."""
+        ...

@@ -1,0 +1,1 @@
+"""What enrolment decides, as values in and a verdict out."""

@@ -1,0 +1,156 @@
+"""Tell of enrolments, off their path: the devices' event about a slot is the hint (rule 30)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.identity import Caller, system_caller
+from lamassu.kernel.records import AuditRecord, Event, Json, StoredEvent
+from lamassu.services.ca.contract import Authorities, Certificate
+from lamassu.services.devices.contract import BindMode
+from lamassu.services.dms.model.dms import Dms
+from lamassu.services.dms.model.documents import certificate_document, dms_document, pem_text
+from lamassu.services.dms.ports import DmsStore
+from lamassu.services.dms.usecases import journal
+from lamassu.services.dms.usecases.issue_identity import IdentityIssuer
+from lamassu.services.dms.usecases.reconcile_unbound import attached_device, attached_dms
+
+_MODES = frozenset(mode.value for mode in BindMode)
+
+
+@dataclass(frozen=True, slots=True)
+class _NewIdentity:
+    """What an event says of a slot that took a certificate."""
+
+    device_id: str
+    serial_number: str
+    previous_serial_number: str | None
+    mode: BindMode
+    device: Mapping[str, Json]
+
+
+class EnrollmentAnnouncer:
+    """Handles `device.identity.update`: at least once delivered, told once."""
+
+    def __init__(
+        self,
+        *,
+        store: DmsStore,
+        authorities: Authorities,
+        issuer: IdentityIssuer,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._authorities = authorities
+        self._issuer = issuer
+        self._clock = clock
+
+    async def announce(self, event: StoredEvent) -> None:
+        """Emit `dms.enroll` or `dms.reenroll`, and `dms.bind-device-id`, for a slot that took a
+        certificate of a DMS; and see to it that a replaced certificate was revoked."""
+        identity = _new_identity(event.data)
+        if identity is None:
+            return
+        certificate = await self._authorities.find_certificate(identity.serial_number)
+        if certificate is None or attached_device(certificate) != identity.device_id:
+            return
+        dms_id = attached_dms(certificate)
+        dms = await self._store.find(dms_id) if dms_id else None
+        if dms is None:
+            return
+        caller = system_caller("dms-announcer")
+        await self._retire_previous(identity, dms, caller)
+        async with self._store.unit() as unit:
+            if not await unit.announce(identity.device_id, event.version):
+                return
+            for told in self._events(identity, certificate, dms, event.version, caller):
+                unit.emit(told)
+            unit.audit(
+                AuditRecord(
+                    journal.REENROLL if identity.mode is BindMode.RENEWED else journal.ENROLL,
+                    f"dms/{dms.id}",
+                    caller,
+                    detail={
+                        "device_id": identity.device_id,
+                        "serial_number": identity.serial_number,
+                        "mode": identity.mode.value,
+                    },
+                )
+            )
+
+    async def _retire_previous(self, identity: _NewIdentity, dms: Dms, caller: Caller) -> None:
+        """What enrolment does right after the bind, again: it may have died in between."""
+        replaced = identity.mode is BindMode.RE_PROVISIONED or (
+            identity.mode is BindMode.RENEWED and dms.settings.reenrollment.revoke_on_reenrollment
+        )
+        if replaced and identity.previous_serial_number is not None:
+            await self._issuer.retire(identity.previous_serial_number, caller)
+
+    def _events(
+        self,
+        identity: _NewIdentity,
+        certificate: Certificate,
+        dms: Dms,
+        version: int,
+        caller: Caller,
+    ) -> tuple[Event, Event]:
+        enrolled = journal.REENROLL if identity.mode is BindMode.RENEWED else journal.ENROLL
+        return (
+            Event(
+                enrolled,
+                f"dms/{dms.id}",
+                dms.version,
+                {"certificate": pem_text(certificate.der), "aps": dms.id},
+                caller,
+            ),
+            Event(
+                journal.BIND,
+                f"device/{identity.device_id}",
+                version,
+                {
+                    "certificate": certificate_document(certificate, self._clock.now()),
+                    "dms": dms_document(dms),
+                    "device": identity.device,
+                },
+                caller,
+            ),
+        )
+
+
+def _new_identity(data: Json) -> _NewIdentity | None:
+    """`None` unless the event tells of a certificate that entered a slot."""
+    updated = _member(data, "updated")
+    slot = _member(updated, "identity")
+    before = _member(_member(data, "previous"), "identity")
+    active = slot.get("active_version")
+    versions = _member(slot, "versions")
+    serial, device_id = versions.get(str(active)), updated.get("id")
+    if not isinstance(active, int) or before.get("active_version") == active:
+        return None
+    if not isinstance(serial, str) or not isinstance(device_id, str):
+        return None
+    previous = versions.get(str(active - 1))
+    return _NewIdentity(
+        device_id=device_id,
+        serial_number=serial,
+        previous_serial_number=previous if isinstance(previous, str) else None,
+        mode=_mode_of(slot),
+        device=updated,
+    )
+
+
+def _mode_of(slot: Mapping[str, Json]) -> BindMode:
+    """Why the last certificate entered, by the slot's history (its keys are times)."""
+    history = _member(slot, "events")
+    for at in sorted(history, reverse=True):
+        kind = _member(history, at).get("type")
+        if isinstance(kind, str) and kind in _MODES:
+            return BindMode(kind)
+    return BindMode.PROVISIONED
+
+
+def _member(data: Json, key: str) -> Mapping[str, Json]:
+    value = data.get(key) if isinstance(data, Mapping) else None
+    return value if isinstance(value, Mapping) else {}

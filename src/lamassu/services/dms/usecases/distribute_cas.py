@@ -1,0 +1,41 @@
+"""What a device is told to trust (RFC 7030 §4.1.3)."""
+
+from __future__ import annotations
+
+from lamassu.kernel.errors import NotFound
+from lamassu.services.ca.contract import Authorities
+from lamassu.services.dms.model.defaults import DmsDefaults
+from lamassu.services.dms.model.dms import Dms
+
+
+async def distribute_cas(
+    dms: Dms, *, authorities: Authorities, defaults: DmsDefaults
+) -> list[bytes]:
+    """The enrolment CA and the CAs above it up to the root, then the managed CAs and theirs,
+    each once. CAs that are gone are passed over.
+
+    The enrolment CA is left out only where the DMS says so and names others. What lets devices
+    in is nothing that they should trust: bootstrap CAs are in no answer (rule 16).
+    """
+    settings = dms.settings
+    issuing = await _path(settings.enrollment.enrollment_ca, authorities)
+    barred = {
+        *defaults.reserved_cas,
+        *settings.enrollment.authentication.client_certificate.validation_cas,
+    } - issuing.keys()
+    managed: dict[str, bytes] = {}
+    for ca_id in settings.ca_distribution.managed_cas:
+        if ca_id not in barred:
+            managed |= await _path(ca_id, authorities)
+    if managed and not settings.ca_distribution.include_enrollment_ca:
+        issuing = {}
+    return list(dict.fromkeys((*issuing.values(), *managed.values())))
+
+
+async def _path(ca_id: str, authorities: Authorities) -> dict[str, bytes]:
+    if not ca_id:
+        return {}
+    try:
+        return {ca.id: ca.certificate.der for ca in await authorities.path_of(ca_id)}
+    except NotFound:
+        return {}

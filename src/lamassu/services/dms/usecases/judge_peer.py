@@ -1,0 +1,142 @@
+"""Judge the other end of the connection, before anything of its request is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import Forbidden, NotFound, Unauthenticated
+from lamassu.kernel.identity import Peer
+from lamassu.kernel.x509.facts import certificate_facts
+from lamassu.kernel.x509.paths import Purpose
+from lamassu.services.ca.contract import (
+    Authorities,
+    CertificateStanding,
+    CertificateStatus,
+    CertificateType,
+    CertificationAuthority,
+)
+from lamassu.services.dms.model.dms import Dms
+from lamassu.services.dms.model.settings import RevocationCheck
+from lamassu.services.dms.rules.peer import (
+    VerifiedPeer,
+    check_status_unknown,
+    check_unrevoked,
+    verify_peer,
+)
+from lamassu.services.dms.usecases.dms_catalog import AuthorityCatalog
+
+
+class PeerJudge:
+    """Verifies peers for enrolment and re-enrolment, and asks for their revocation."""
+
+    def __init__(
+        self, *, authorities: Authorities, catalog: AuthorityCatalog, clock: Clock
+    ) -> None:
+        self._authorities = authorities
+        self._catalog = catalog
+        self._clock = clock
+
+    async def admit_bootstrap(self, peer: Peer, dms: Dms) -> VerifiedPeer:
+        """A peer that may enroll devices: issued under a validation CA, in force, unrevoked.
+
+        Raises `Unauthenticated`, then `Forbidden`.
+        """
+        settings = dms.settings.enrollment.authentication.client_certificate
+        anchors = await self._find_all(settings.validation_cas)
+        verified = verify_peer(
+            peer,
+            anchors=[ca.certificate.der for ca in anchors],
+            now=self._clock.now(),
+            purpose=Purpose.CLIENT_AUTH if settings.require_valid_chain else Purpose.ANY,
+            kept_certificates=settings.chain_level_validation,
+            allow_expired=settings.allow_expired,
+        )
+        standing = await self.standing_of(verified, anchors, settings.check_revocation)
+        if standing is not None:
+            check_unrevoked(standing)
+        return verified
+
+    async def verify_device(
+        self, peer: Peer, dms: Dms
+    ) -> tuple[VerifiedPeer, CertificateStanding | None]:
+        """A peer whose certificate one of the DMS's device CAs signed itself, and its standing.
+
+        Whether that is the device's current certificate, and what a revocation means, is the
+        caller's to judge. Raises `Unauthenticated`, or `Forbidden` for an unknown status.
+        """
+        settings = dms.settings.reenrollment
+        issuers = (
+            dms.settings.enrollment.enrollment_ca,
+            *settings.additional_validation_cas,
+        )
+        anchors = await self._find_all(issuers)
+        verified = verify_peer(
+            peer,
+            anchors=[ca.certificate.der for ca in anchors],
+            now=self._clock.now(),
+            purpose=Purpose.ANY,  # it is compared with the slot's, whatever it is for
+            kept_certificates=1,
+            allow_expired=settings.enable_expired_renewal,
+        )
+        return verified, await self.standing_of(verified, anchors, RevocationCheck.REQUIRED)
+
+    async def standing_of(
+        self,
+        peer: VerifiedPeer,
+        anchors: Sequence[CertificationAuthority],
+        check: RevocationCheck,
+    ) -> CertificateStanding | None:
+        """What its issuer says of it now; `None` when none of ours is that issuer and `check`
+        lets it pass. Issuers are known by their exact certificate (rules 9, 14).
+
+        Raises `Unauthenticated` for a serial number that our own CA never issued, `Forbidden`
+        (`revocation_unknown`, `certificate_revoked`).
+        """
+        issuer = await self._find_issuer(peer, anchors)
+        if issuer is not None:
+            standing = await self._authorities.standing(issuer.id, peer.facts.serial_number)
+            if standing.known or standing.revoked:
+                return standing
+            if issuer.certificate.type is CertificateType.MANAGED:
+                raise Unauthenticated(
+                    f"invalid certificate: the CA {issuer.id} knows no such certificate",
+                    code="certificate_unknown",
+                )
+        await self._check_anchor_unrevoked(peer, anchors)
+        check_status_unknown(peer, check)
+        return None
+
+    async def _check_anchor_unrevoked(
+        self, peer: VerifiedPeer, anchors: Sequence[CertificationAuthority]
+    ) -> None:
+        """Nobody but we can know that the CA itself was revoked: read it anew (rule 24)."""
+        for anchor in anchors:
+            if anchor.certificate.der != peer.path[-1]:
+                continue
+            try:
+                ca = await self._authorities.get_ca(anchor.id)
+            except NotFound:
+                ca = None
+            if (
+                ca is None
+                or ca.revoked_by
+                or (ca.certificate.stored_status is not CertificateStatus.ACTIVE)
+            ):
+                raise Forbidden(
+                    "certificate is revoked: the CA above it was", code="certificate_revoked"
+                )
+
+    async def _find_issuer(
+        self, peer: VerifiedPeer, anchors: Sequence[CertificationAuthority]
+    ) -> CertificationAuthority | None:
+        for anchor in anchors:
+            if anchor.certificate.der == peer.issuer:
+                return anchor
+        key_id = certificate_facts(peer.issuer).ski
+        found = await self._authorities.find_ca_by_key_id(key_id) if key_id else None
+        return found if found is not None and found.certificate.der == peer.issuer else None
+
+    async def _find_all(self, ca_ids: Sequence[str]) -> list[CertificationAuthority]:
+        found = [await self._catalog.find(ca_id) for ca_id in dict.fromkeys(ca_ids) if ca_id]
+        return [ca for ca in found if ca is not None]

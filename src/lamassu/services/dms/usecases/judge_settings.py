@@ -1,0 +1,117 @@
+"""Judge what a client wants a DMS to be, before it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lamassu.kernel.errors import NotFound, RuleViolation
+from lamassu.services.ca.contract import Authorities
+from lamassu.services.dms.model.defaults import DmsDefaults
+from lamassu.services.dms.model.dms import Dms, DmsDraft
+from lamassu.services.dms.model.settings import DmsSettings
+from lamassu.services.dms.rules.settings import (
+    check_names,
+    check_profile_for_devices,
+    check_settings,
+)
+
+
+class SettingsJudge:
+    """Completes drafts of DMSs and checks them against the CAs and profiles that there are."""
+
+    def __init__(self, *, authorities: Authorities, defaults: DmsDefaults) -> None:
+        self._authorities = authorities
+        self._defaults = defaults
+
+    async def judge(self, draft: DmsDraft, *, stored: Dms | None = None) -> DmsSettings:
+        """The settings to store. Raises `RuleViolation`."""
+        check_names(draft.id, draft.name)
+        settings = self._completed(draft, stored)
+        check_settings(settings, production=self._defaults.production)
+        await self._check_cas(settings)
+        await self._check_profile(settings)
+        return settings
+
+    def _completed(self, draft: DmsDraft, stored: Dms | None) -> DmsSettings:
+        """With the configured defaults of the seed's spelling (decisions 17, 27)."""
+        settings = draft.settings
+        once = draft.single_use_bootstrap
+        if once is None and stored is not None and not draft.seed_spelling:
+            kept = stored.settings.enrollment.authentication.client_certificate
+            once = kept.single_use_bootstrap
+        enrollment = settings.enrollment
+        authentication = enrollment.authentication
+        certificate = replace(
+            authentication.client_certificate,
+            single_use_bootstrap=draft.seed_spelling if once is None else once,
+        )
+        settings = replace(
+            settings,
+            enrollment=replace(
+                enrollment,
+                authentication=replace(authentication, client_certificate=certificate),
+            ),
+        )
+        if not draft.seed_spelling:
+            return settings
+        if not settings.issuance_profile_id and settings.issuance_profile is None:
+            profile_id = self._defaults.issuance_profile_id
+            settings = replace(settings, issuance_profile_id=profile_id)
+        if not settings.enrollment.enrollment_ca:
+            enrollment_ca = self._defaults.enrollment_ca
+            settings = replace(
+                settings, enrollment=replace(settings.enrollment, enrollment_ca=enrollment_ca)
+            )
+        return settings
+
+    async def _check_cas(self, settings: DmsSettings) -> None:
+        enrollment, reenrollment = settings.enrollment, settings.reenrollment
+        certificates = enrollment.authentication.client_certificate
+        again = reenrollment.authentication.client_certificate
+        named = (
+            ("enrollment_settings.enrollment_ca", (enrollment.enrollment_ca,)),
+            (
+                "enrollment_settings.est_rfc7030_settings.client_certificate_settings"
+                ".validation_cas",
+                certificates.validation_cas,
+            ),
+            (
+                "reenrollment_settings.est_rfc7030_settings.client_certificate_settings"
+                ".validation_cas",
+                again.validation_cas,
+            ),
+            (
+                "reenrollment_settings.additional_validation_cas",
+                reenrollment.additional_validation_cas,
+            ),
+            ("ca_distribution_settings.managed_cas", settings.ca_distribution.managed_cas),
+        )
+        known: set[str] = {""}
+        for field, ca_ids in named:
+            for ca_id in ca_ids:
+                if ca_id in known:
+                    continue
+                await self._check_ca(ca_id, field=f"settings.{field}")
+                known.add(ca_id)
+
+    async def _check_ca(self, ca_id: str, *, field: str) -> None:
+        try:
+            await self._authorities.get_ca(ca_id)
+        except NotFound:
+            raise RuleViolation(
+                f"CA not found: {ca_id}", code="ca_not_found", field=field
+            ) from None
+
+    async def _check_profile(self, settings: DmsSettings) -> None:
+        if not settings.issuance_profile_id:
+            return
+        field = "settings.issuance_profile_id"
+        try:
+            profile = await self._authorities.get_profile(settings.issuance_profile_id)
+        except NotFound:
+            raise RuleViolation(
+                f"issuance profile not found: {settings.issuance_profile_id}",
+                code="profile_not_found",
+                field=field,
+            ) from None
+        check_profile_for_devices(profile, settings.enrollment.enrollment_ca, field=field)
