@@ -36,7 +36,7 @@ from lamassu.kernel.errors import Conflict
 from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event, Json
 from lamassu.platform.database import Database, Unit
-from lamassu.platform.database.listing import conditions, fetch_page
+from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import (
     BigInteger,
     Integer,
@@ -284,10 +284,11 @@ class DeviceStorage:
         self, filters: Sequence[Filter], *, now: datetime
     ) -> Mapping[DeviceStatus, int]:
         """One grouped statement."""
-        wanted = conditions(filters, _columns(now))
-        seen = _present(select(_status_column(now)), None).where(*wanted).subquery()
-        query = select(seen.c.status, func.count()).group_by(seen.c.status)
+        columns = _columns(now)
+        all_of_them = _present(select(columns["status"].label("status")), None)
         async with self._database.reading(SERVICE) as connection:
+            seen = filtered(connection, all_of_them, columns=columns, filters=filters).subquery()
+            query = select(seen.c.status, func.count()).group_by(seen.c.status)
             rows = (await connection.execute(query)).all()
         return {DeviceStatus(name): count for name, count in rows}
 
@@ -339,7 +340,7 @@ def _status_column(now: datetime) -> ColumnElement[str]:
         (devices.c.slot_status.is_(None), name(DeviceStatus.NO_IDENTITY)),
         (and_(live, devices.c.expires_at < now), name(DeviceStatus.EXPIRED)),
         else_=devices.c.slot_status,
-    ).label("status")
+    )
 
 
 def _columns(now: datetime) -> Mapping[str, ColumnElement[Any]]:
