@@ -22,13 +22,17 @@ class CrlRole:
 
 @dataclass(frozen=True, slots=True)
 class Crl:
-    """A signed CRL as stored; `number` is its CRL number (RFC 5280 §5.2.3)."""
+    """A signed CRL as stored; `number` is its CRL number (RFC 5280 §5.2.3).
+
+    `entries_digest` stands for what it lists, to be compared with what it should list now.
+    """
 
     ca_ski: str
     number: int
     der: bytes
     this_update: datetime
     next_update: datetime
+    entries_digest: str = ""
 
 
 class Validation(Protocol):

@@ -1,0 +1,63 @@
+"""Values of the VA beside its contract's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lamassu.services.ca.contract import CertificationAuthority
+from lamassu.services.va.contract import Crl, CrlRole
+
+
+@dataclass(frozen=True, slots=True)
+class RoleState:
+    """A role and the newest CRL made under it, if there is one yet."""
+
+    role: CrlRole
+    latest: Crl | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChange:
+    """What to change in a role; `None` leaves a value as it is."""
+
+    refresh_interval: timedelta | None = None
+    validity: timedelta | None = None
+    subject_key_id_signer: str | None = None
+    regenerate_on_revoke: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A CA as the answering of status queries needs it."""
+
+    authority: CertificationAuthority
+    subject_der: bytes
+    spki: bytes
+    algorithm: bytes  # AlgorithmIdentifier of its signatures, DER
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAnswer:
+    """An encoded OCSP answer. The times are set on answers that may be cached."""
+
+    der: bytes
+    produced_at: datetime | None = None
+    next_update: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusClaim:
+    """What an answer says of a certificate, without when: two equal claims are one answer."""
+
+    known: bool
+    revoked_at: datetime | None
+    reason: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignedAnswer:
+    """A signed answer kept for the next asker, and the claim that it makes."""
+
+    claim: StatusClaim
+    answer: StatusAnswer

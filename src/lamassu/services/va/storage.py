@@ -1,0 +1,206 @@
+"""Tables of the VA: how each CA's CRL is made, and the newest ones."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+
+from sqlalchemy import (
+    Column,
+    MetaData,
+    Row,
+    Select,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from lamassu.kernel.records import AuditRecord, Event
+from lamassu.platform.database import Database, Unit
+from lamassu.platform.database.types import (
+    BigInteger,
+    Boolean,
+    Integer,
+    LargeBinary,
+    Text,
+    UtcDateTime,
+)
+from lamassu.services.va.contract import Crl, CrlRole
+from lamassu.services.va.model import RoleState
+from lamassu.services.va.ports import VaUnit
+
+SERVICE = "va"
+
+metadata = MetaData()
+
+roles = Table(
+    "va_roles",
+    metadata,
+    Column("ca_ski", Text, primary_key=True),
+    Column("ca_id", Text, nullable=False, index=True),
+    Column("refresh_interval_us", BigInteger, nullable=False),
+    Column("validity_us", BigInteger, nullable=False),
+    Column("subject_key_id_signer", Text, nullable=False),
+    Column("regenerate_on_revoke", Boolean, nullable=False),
+    Column("next_number", BigInteger, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+crls = Table(
+    "va_crls",
+    metadata,
+    Column("ca_ski", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("der", LargeBinary, nullable=False),
+    Column("this_update", UtcDateTime, nullable=False),
+    Column("next_update", UtcDateTime, nullable=False),
+    Column("entries_digest", Text, nullable=False),
+)
+
+
+class VaStorage:
+    """The port of the same name over the platform's database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def unit(self) -> AbstractAsyncContextManager[VaUnit]:
+        return self._unit()
+
+    @asynccontextmanager
+    async def _unit(self) -> AsyncIterator[VaUnit]:
+        async with self._database.unit(SERVICE) as unit:
+            yield _SqlVaUnit(unit)
+
+    async def find_role(self, ca_ski: str) -> RoleState | None:
+        return await self._find(_states().where(roles.c.ca_ski == ca_ski))
+
+    async def find_role_of_ca(self, ca_id: str) -> RoleState | None:
+        query = _states().where(roles.c.ca_id == ca_id).order_by(roles.c.ca_ski).limit(1)
+        return await self._find(query)
+
+    async def roles(self) -> Sequence[RoleState]:
+        async with self._database.reading(SERVICE) as connection:
+            rows = await connection.execute(_states().order_by(roles.c.ca_ski))
+            return [_state(row) for row in rows]
+
+    async def _find(self, query: Select[tuple[object, ...]]) -> RoleState | None:
+        async with self._database.reading(SERVICE) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else _state(row)
+
+
+class _SqlVaUnit:
+    """The `VaUnit` port over one transaction."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._connection = unit.connection
+
+    def emit(self, event: Event) -> None:
+        self._unit.emit(event)
+
+    def audit(self, record: AuditRecord) -> None:
+        self._unit.audit(record)
+
+    async def add_role(self, role: CrlRole) -> None:
+        await self._connection.execute(
+            insert(roles).values(
+                ca_ski=role.ca_ski, ca_id=role.ca_id, next_number=1, **_changeable(role)
+            )
+        )
+
+    async def lock_role(self, ca_ski: str) -> CrlRole | None:
+        query = select(roles).where(roles.c.ca_ski == ca_ski).with_for_update()
+        row = (await self._connection.execute(query)).one_or_none()
+        return None if row is None else _role(row)
+
+    async def save_role(self, role: CrlRole) -> None:
+        await self._connection.execute(
+            update(roles).where(roles.c.ca_ski == role.ca_ski).values(**_changeable(role))
+        )
+
+    async def take_number(self, ca_ski: str) -> int:
+        query = (
+            update(roles)
+            .where(roles.c.ca_ski == ca_ski)
+            .values(next_number=roles.c.next_number + 1)
+            .returning(roles.c.next_number)
+        )
+        return int((await self._connection.execute(query)).scalar_one()) - 1
+
+    async def add_crl(self, crl: Crl, *, keep: int) -> None:
+        await self._connection.execute(
+            insert(crls).values(
+                ca_ski=crl.ca_ski,
+                number=crl.number,
+                der=crl.der,
+                this_update=crl.this_update,
+                next_update=crl.next_update,
+                entries_digest=crl.entries_digest,
+            )
+        )
+        newest = (
+            select(crls.c.number)
+            .where(crls.c.ca_ski == crl.ca_ski)
+            .order_by(crls.c.number.desc())
+            .limit(keep)
+            .subquery()
+        )
+        oldest_kept = select(func.min(newest.c.number)).scalar_subquery()
+        await self._connection.execute(
+            delete(crls).where(crls.c.ca_ski == crl.ca_ski, crls.c.number < oldest_kept)
+        )
+
+
+def _states() -> Select[tuple[object, ...]]:
+    newest = (
+        select(crls.c.ca_ski, func.max(crls.c.number).label("number"))
+        .group_by(crls.c.ca_ski)
+        .subquery()
+    )
+    joined = roles.outerjoin(newest, newest.c.ca_ski == roles.c.ca_ski).outerjoin(
+        crls, and_(crls.c.ca_ski == newest.c.ca_ski, crls.c.number == newest.c.number)
+    )
+    columns = (crls.c.number, crls.c.der, crls.c.this_update, crls.c.next_update)
+    return select(roles, *columns, crls.c.entries_digest).select_from(joined)
+
+
+def _changeable(role: CrlRole) -> dict[str, object]:
+    return {
+        "refresh_interval_us": role.refresh_interval // timedelta(microseconds=1),
+        "validity_us": role.validity // timedelta(microseconds=1),
+        "subject_key_id_signer": role.subject_key_id_signer,
+        "regenerate_on_revoke": role.regenerate_on_revoke,
+        "version": role.version,
+    }
+
+
+def _role(row: Row[tuple[object, ...]]) -> CrlRole:
+    return CrlRole(
+        ca_ski=row.ca_ski,
+        ca_id=row.ca_id,
+        refresh_interval=timedelta(microseconds=row.refresh_interval_us),
+        validity=timedelta(microseconds=row.validity_us),
+        subject_key_id_signer=row.subject_key_id_signer,
+        regenerate_on_revoke=row.regenerate_on_revoke,
+        version=row.version,
+    )
+
+
+def _state(row: Row[tuple[object, ...]]) -> RoleState:
+    latest = None
+    if row.number is not None:
+        latest = Crl(
+            ca_ski=row.ca_ski,
+            number=row.number,
+            der=row.der,
+            this_update=row.this_update,
+            next_update=row.next_update,
+            entries_digest=row.entries_digest,
+        )
+    return RoleState(_role(row), latest)
