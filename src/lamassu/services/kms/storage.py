@@ -206,7 +206,7 @@ async def _aliases_of(connection: AsyncConnection, key_ids: Sequence[str]) -> di
         .order_by(aliases.c.position)
     )
     found: dict[str, list[str]] = {}
-    for key_id, alias in (await connection.execute(query)).tuples():
+    for key_id, alias in await connection.execute(query):
         found.setdefault(key_id, []).append(alias)
     return found
 
