@@ -56,9 +56,7 @@ async def test_repeating_a_binding_changes_nothing(world: World) -> None:
     device, certificate = await world.enrolled("dev-1")
     records = await world.records()
 
-    again = await world.service.bind(
-        world.binding("dev-1", certificate, judged=None, create=True)
-    )
+    again = await world.service.bind(world.binding("dev-1", certificate, judged=None, create=True))
 
     assert again == device
     assert await world.records() == records
@@ -230,7 +228,7 @@ async def test_an_unknown_device_is_not_made_unasked(world: World) -> None:
 
 
 async def test_a_bound_certificate_that_was_overtaken_is_not_given_again(world: World) -> None:
-    device, certificate = await world.enrolled("dev-1")
+    _device, certificate = await world.enrolled("dev-1")
     binding = world.binding("dev-1", certificate, judged=None, create=True)
     world.office.set_status(certificate.serial_number, CertificateStatus.REVOKED)
     await world.service.follow_certificate(certificate.serial_number)
@@ -244,7 +242,7 @@ async def test_a_bound_certificate_that_was_overtaken_is_not_given_again(world: 
 
 
 async def test_a_deleted_device_does_not_come_back_just_in_time(world: World) -> None:
-    device, certificate = await world.enrolled("dev-1")
+    _device, certificate = await world.enrolled("dev-1")
     await world.service.decommission("dev-1", caller=ADMIN)
     await world.service.delete("dev-1", caller=ADMIN)
 
@@ -288,7 +286,7 @@ async def test_the_first_use_is_noted_once(world: World) -> None:
 
 
 async def test_an_identity_expires_with_its_certificate(world: World) -> None:
-    device, certificate = await world.enrolled("dev-1", lifetime=timedelta(days=1))
+    device, _certificate = await world.enrolled("dev-1", lifetime=timedelta(days=1))
     world.clock.advance(timedelta(days=1, seconds=1))
 
     expired = await world.service.get("dev-1")
@@ -314,7 +312,7 @@ def counted_statements() -> Iterator[list[str]]:
 
 
 async def test_a_binding_takes_four_statements(world: World) -> None:
-    device, _ = await world.enrolled("warm-up")
+    _device, _ = await world.enrolled("warm-up")
     with counted_statements() as statements:
         enrolled, _ = await world.enrolled("dev-1")
     assert statements == ["SELECT", "INSERT", "INSERT", "INSERT"]

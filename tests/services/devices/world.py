@@ -129,9 +129,7 @@ class Office:
             current = self.parents[current]
         return path
 
-    async def revoke(
-        self, serial_number: str, reason: RevocationReason, *, caller: Caller
-    ) -> bool:
+    async def revoke(self, serial_number: str, reason: RevocationReason, *, caller: Caller) -> bool:
         for happen in self.before_revoking:
             await happen()  # type: ignore[operator]
         self.before_revoking.clear()
@@ -217,9 +215,7 @@ class World:
 
     async def renewed(self, device: Device) -> tuple[Device, Certificate]:
         certificate = self.office.add(device.id)
-        binding = self.binding(
-            device.id, certificate, judged=device.version, mode=BindMode.RENEWED
-        )
+        binding = self.binding(device.id, certificate, judged=device.version, mode=BindMode.RENEWED)
         return await self.service.bind(binding), certificate
 
     async def records(self, kind: str | None = None) -> list[tuple[str, str, str]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lamassu.kernel.records import StoredEvent
-from lamassu.platform.messaging import EventBus
 from lamassu.services.alerts.usecases import AlertsService
+
+if TYPE_CHECKING:
+    from lamassu.platform.messaging import EventBus
 
 SOURCES: Sequence[str] = ("ca", "kms", "va", "dmsmanager", "devicemanager", "access")
 """All services that have something to tell; alerts itself changes nothing that others see."""

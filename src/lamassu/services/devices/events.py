@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lamassu.kernel.records import StoredEvent
-from lamassu.platform.messaging import EventBus
 from lamassu.services.devices.usecases import DeviceService
+
+if TYPE_CHECKING:
+    from lamassu.platform.messaging import EventBus
 
 CERTIFICATE_STATUS = "certificate.status.update"
 CA_STATUS = "ca.status.update"
