@@ -30,7 +30,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 PEER_EXTENSION = "lamassu.peer"
 DEFAULT_BODY_LIMIT = 1024 * 1024  # bytes
-DEFAULT_READ_TIMEOUT = 10.0  # seconds, for the whole body
+DEFAULT_READ_TIMEOUT = 30.0  # seconds, for the whole body
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")

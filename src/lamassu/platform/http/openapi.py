@@ -152,22 +152,9 @@ def _responses(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Done"}
     if route.answer is not None:
         schema = references[(route.answer, "serialization")]
-        if route.listing is not None:
-            schema = _page_of(schema)
         success["content"] = {_JSON: {"schema": schema}}
     responses: dict[str, Any] = {str(route.status): success}
     if route.encode_error is None:
         reference = {"schema": {"$ref": _REF.format(model="Error")}}
         responses["default"] = {"description": "Refused", "content": {_JSON: reference}}
     return responses
-
-
-def _page_of(item: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": ["next", "list"],
-        "properties": {
-            "next": {"type": "string", "description": "Bookmark of the next page, or empty"},
-            "list": {"type": "array", "items": item},
-        },
-    }

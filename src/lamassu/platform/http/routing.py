@@ -81,7 +81,7 @@ class Route:
 
     `path` is relative to the mount; `{id}` takes a segment, `{rest:path}` all that is left.
     `body` is decoded into `call.body`; with `empty_body` no bytes at all act as `{}`.
-    `answer` is for the API description; of a list route it is an item of the list.
+    `answer` is for the API description.
     `body_limit` is in bytes, in place of the application's. `encode_error` answers every error
     of the route in place of the JSON error object (OCSP).
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
 import json
 import re
@@ -31,6 +32,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from lamassu.kernel.errors import LamassuError, Malformed
 from lamassu.kernel.json_patch import Patch
 from lamassu.kernel.records import Json
+from lamassu.kernel.x509.pem import ders_of, pem_of
 from lamassu.platform.http.durations import format_duration, parse_duration
 from lamassu.platform.http.json_input import parse_json, shown
 
@@ -409,17 +411,14 @@ WireBase64 = Annotated[
 ]
 """Bytes as standard base64."""
 
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----\s*([A-Za-z0-9+/=\s]*?)\s*-----END \1-----")
-_CERTIFICATE_LABELS = (b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE")
-_CSR_LABELS = (b"CERTIFICATE REQUEST", b"NEW CERTIFICATE REQUEST")
-_PUBLIC_KEY_LABELS = (b"PUBLIC KEY",)
+_PEM_BEGIN = re.compile(rb"-----BEGIN [A-Z0-9 ]{1,40}-----")
 
 
 def _read_pem(value: object) -> object:
     if isinstance(value, bytes):
         return value
     pem = _read_base64(value)
-    if not isinstance(pem, bytes) or not re.search(rb"-----BEGIN [A-Z0-9 ]{1,40}-----", pem):
+    if not isinstance(pem, bytes) or not _PEM_BEGIN.search(pem):
         raise PydanticCustomError("invalid_pem", "must be the base64 of a PEM text")
     return pem
 
@@ -433,35 +432,37 @@ WirePem = Annotated[
 """A PEM text (as bytes inside) as base64 of it."""
 
 
-def _der_reader(labels: tuple[bytes, ...], missing: str) -> BeforeValidator:
+def _der_reader(labels: tuple[str, ...], missing: str) -> BeforeValidator:
     def read(value: object) -> object:
         if isinstance(value, bytes):
             return value
         pem = _read_base64(value)
-        block = _PEM.search(pem) if isinstance(pem, bytes) else None
-        if block is None or block[1] not in labels:
+        ders = _blocks(pem, labels) if isinstance(pem, bytes) else []
+        if len(ders) != 1:
             raise PydanticCustomError("invalid_pem", "{text}", {"text": missing})
-        try:
-            return base64.b64decode(b"".join(block[2].split()), validate=True)
-        except binascii.Error:
-            raise PydanticCustomError("invalid_pem", "{text}", {"text": missing}) from None
+        return ders[0]
 
     return BeforeValidator(read)
 
 
+def _blocks(pem: bytes, labels: tuple[str, ...]) -> list[bytes]:
+    found: list[bytes] = []
+    for label in labels:
+        with contextlib.suppress(Malformed):
+            found += ders_of(pem, label)
+    return found
+
+
 def _pem_writer(label: str) -> PlainSerializer:
     def write(der: bytes) -> str:
-        body = base64.b64encode(der).decode("ascii")
-        lines = "\n".join(body[i : i + 64] for i in range(0, len(body), 64))
-        pem = f"-----BEGIN {label}-----\n{lines}\n-----END {label}-----\n"
-        return base64.b64encode(pem.encode("ascii")).decode("ascii")
+        return _write_base64(pem_of(der, label))
 
     return PlainSerializer(write, return_type=str, when_used="json")
 
 
 WireCertificate = Annotated[
     bytes,
-    _der_reader(_CERTIFICATE_LABELS, "missing cert block"),
+    _der_reader(("CERTIFICATE",), "missing cert block"),
     _pem_writer("CERTIFICATE"),
     _BASE64_SCHEMA,
 ]
@@ -469,7 +470,10 @@ WireCertificate = Annotated[
 
 WireCsr = Annotated[
     bytes,
-    _der_reader(_CSR_LABELS, "missing CSR block: send the base64 of the CSR's PEM text"),
+    _der_reader(
+        ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"),
+        "missing CSR block: send the base64 of the CSR's PEM text",
+    ),
     _pem_writer("CERTIFICATE REQUEST"),
     _BASE64_SCHEMA,
 ]
@@ -477,7 +481,7 @@ WireCsr = Annotated[
 
 WirePublicKey = Annotated[
     bytes,
-    _der_reader(_PUBLIC_KEY_LABELS, "missing public key block"),
+    _der_reader(("PUBLIC KEY",), "missing public key block"),
     _pem_writer("PUBLIC KEY"),
     _BASE64_SCHEMA,
 ]
