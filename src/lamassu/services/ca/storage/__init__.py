@@ -1,0 +1,334 @@
+"""The CA's rows on the platform's database."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from cryptography import x509
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.x509.serials import serial_hex
+from lamassu.platform.database import Database
+from lamassu.platform.database.listing import fetch_page, filtered
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificateStatus,
+    CertificationAuthority,
+    IssuanceProfile,
+    RevocationReason,
+    RevokedEntry,
+)
+from lamassu.services.ca.model import CascadeJob, CaStats, CertificateScope, StandingRow
+from lamassu.services.ca.ports import CaTransaction
+from lamassu.services.ca.storage.rows import (
+    CERTIFICATE_COLUMNS,
+    authority_of,
+    certificate_of,
+    job_of,
+    profile_of,
+)
+from lamassu.services.ca.storage.tables import cas, certificates, jobs, profiles
+from lamassu.services.ca.storage.transaction import AUTHORITIES, SqlCaTransaction
+
+SERVICE = "ca"
+_ACTIVE, _REVOKED = CertificateStatus.ACTIVE.value, CertificateStatus.REVOKED.value
+
+_CERTIFICATES: Select[Any] = select(*CERTIFICATE_COLUMNS)
+_own = certificates.alias("own")
+_of_ca = certificates.alias("of_ca")
+_STANDING = (
+    select(
+        _own.c.status,
+        _own.c.revocation_time,
+        _own.c.revocation_reason,
+        _own.c.not_after,
+        cas.c.revoked_by,
+        _of_ca.c.revocation_time.label("ca_revocation_time"),
+        _of_ca.c.revocation_reason.label("ca_revocation_reason"),
+    )
+    .select_from(cas)
+    .join(_of_ca, _of_ca.c.serial_number == cas.c.serial_number)
+    .outerjoin(
+        _own,
+        and_(
+            _own.c.serial_number == bindparam("wanted"),
+            _own.c.issuer_ca_id == cas.c.id,
+        ),
+    )
+    .where(cas.c.id == bindparam("ca_id"))
+)
+
+
+class CaStorage:
+    """The `CaStore` port."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def unit(self) -> AbstractAsyncContextManager[CaTransaction]:
+        return self._unit()
+
+    @asynccontextmanager
+    async def _unit(self) -> AsyncIterator[CaTransaction]:
+        async with self._database.unit(SERVICE) as unit:
+            yield SqlCaTransaction(unit)
+
+    # --- CAs --------------------------------------------------------------------------------
+
+    async def find_ca(self, ca_id: str) -> CertificationAuthority | None:
+        return await self._find_authority(AUTHORITIES.where(cas.c.id == ca_id))
+
+    async def find_ca_by_key_id(self, subject_key_id: str) -> CertificationAuthority | None:
+        return await self._find_authority(
+            AUTHORITIES.where(certificates.c.subject_key_id == subject_key_id)
+        )
+
+    async def all_cas(self) -> Sequence[CertificationAuthority]:
+        query = AUTHORITIES.order_by(cas.c.level, cas.c.created_at, cas.c.id)
+        async with self._database.reading(SERVICE) as connection:
+            return [authority_of(row) for row in await connection.execute(query)]
+
+    async def page_cas(
+        self, query: ListQuery, *, now: datetime, common_name: str | None = None
+    ) -> Page[CertificationAuthority]:
+        base = AUTHORITIES
+        if common_name is not None:
+            base = base.where(certificates.c.common_name == common_name)
+        async with self._database.reading(SERVICE) as connection:
+            page = await fetch_page(
+                connection, base, columns=_ca_columns(now), key=cas.c.id, query=query
+            )
+        return Page([authority_of(row) for row in page.items], page.after)
+
+    async def _find_authority(self, query: Select[Any]) -> CertificationAuthority | None:
+        async with self._database.reading(SERVICE) as connection:
+            row = (await connection.execute(query)).first()
+        return None if row is None else authority_of(row)
+
+    # --- profiles ---------------------------------------------------------------------------
+
+    async def find_profile(self, profile_id: str) -> IssuanceProfile | None:
+        async with self._database.reading(SERVICE) as connection:
+            query = select(profiles).where(profiles.c.id == profile_id)
+            row = (await connection.execute(query)).first()
+        return None if row is None else profile_of(row)
+
+    async def page_profiles(self, query: ListQuery) -> Page[IssuanceProfile]:
+        columns = {"id": profiles.c.id, "name": profiles.c.name}
+        async with self._database.reading(SERVICE) as connection:
+            page = await fetch_page(
+                connection, select(profiles), columns=columns, key=profiles.c.id, query=query
+            )
+        return Page([profile_of(row) for row in page.items], page.after)
+
+    # --- certificates -----------------------------------------------------------------------
+
+    async def find_certificate(self, serial_number: str) -> Certificate | None:
+        return await self._find(certificates.c.serial_number == serial_number)
+
+    async def find_certificate_by_der(self, der: bytes) -> Certificate | None:
+        try:
+            serial_number = x509.load_der_x509_certificate(der).serial_number
+        except ValueError:
+            return None
+        if serial_number < 0:
+            return None
+        found = await self.find_certificate(serial_hex(serial_number))
+        return found if found is not None and found.der == der else None
+
+    async def find_issued(self, request_key: str) -> Certificate | None:
+        return await self._find(certificates.c.request_key == request_key)
+
+    async def page_certificates(
+        self, query: ListQuery, *, now: datetime, scope: CertificateScope
+    ) -> Page[Certificate]:
+        base = _CERTIFICATES.where(*_within(scope, now))
+        async with self._database.reading(SERVICE) as connection:
+            page = await fetch_page(
+                connection,
+                base,
+                columns=_certificate_columns(now),
+                key=certificates.c.serial_number,
+                query=query,
+            )
+        return Page([certificate_of(row) for row in page.items], page.after)
+
+    async def standing(self, ca_id: str, serial_number: str) -> StandingRow | None:
+        async with self._database.reading(SERVICE) as connection:
+            row = (
+                await connection.execute(_STANDING, {"ca_id": ca_id, "wanted": serial_number})
+            ).first()
+        if row is None:
+            return None
+        return StandingRow(
+            status=CertificateStatus(row.status) if row.status is not None else None,
+            revocation_time=row.revocation_time,
+            reason=RevocationReason(row.revocation_reason or RevocationReason.UNSPECIFIED),
+            not_after=row.not_after,
+            ca_revoked=row.revoked_by is not None,
+            ca_revocation_time=row.ca_revocation_time,
+            ca_reason=RevocationReason(row.ca_revocation_reason),
+        )
+
+    async def revoked_under(self, ca_id: str, *, now: datetime) -> Sequence[RevokedEntry]:
+        query = (
+            select(
+                certificates.c.serial_number,
+                certificates.c.revocation_time,
+                certificates.c.revocation_reason,
+            )
+            .where(
+                certificates.c.issuer_ca_id == ca_id,
+                certificates.c.status == _REVOKED,
+                certificates.c.not_after >= now,
+            )
+            .order_by(certificates.c.serial_number)
+        )
+        async with self._database.reading(SERVICE) as connection:
+            return [
+                RevokedEntry(
+                    row.serial_number, row.revocation_time, RevocationReason(row.revocation_reason)
+                )
+                for row in await connection.execute(query)
+            ]
+
+    async def unreconciled(self, *, older_than: datetime, limit: int) -> Sequence[Certificate]:
+        query = (
+            _CERTIFICATES.where(
+                certificates.c.awaits_binding, certificates.c.created_at < older_than
+            )
+            .order_by(certificates.c.created_at, certificates.c.serial_number)
+            .limit(limit)
+        )
+        async with self._database.reading(SERVICE) as connection:
+            return [certificate_of(row) for row in await connection.execute(query)]
+
+    async def _find(self, condition: ColumnElement[bool]) -> Certificate | None:
+        async with self._database.reading(SERVICE) as connection:
+            row = (await connection.execute(_CERTIFICATES.where(condition))).first()
+        return None if row is None else certificate_of(row)
+
+    # --- jobs and counts --------------------------------------------------------------------
+
+    async def find_job(self, job_id: str) -> CascadeJob | None:
+        async with self._database.reading(SERVICE) as connection:
+            row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).first()
+        return None if row is None else job_of(row)
+
+    async def stats(
+        self,
+        *,
+        now: datetime,
+        ca_query: ListQuery | None = None,
+        certificate_query: ListQuery | None = None,
+        issuer_ca_id: str | None = None,
+    ) -> CaStats:
+        columns = _certificate_columns(now)
+        status = columns["status"]
+        of_cas = select(certificates.c.engine_id, status, func.count()).join_from(
+            cas, certificates, cas.c.serial_number == certificates.c.serial_number
+        )
+        of_certificates = select(literal(""), status, func.count())
+        if issuer_ca_id is not None:
+            of_certificates = of_certificates.where(certificates.c.issuer_ca_id == issuer_ca_id)
+        async with self._database.reading(SERVICE) as connection:
+            by_ca = await _counted(
+                connection,
+                of_cas.group_by(certificates.c.engine_id, status),
+                _ca_columns(now),
+                ca_query,
+            )
+            by_certificate = await _counted(
+                connection, of_certificates.group_by(status), columns, certificate_query
+            )
+        return CaStats(
+            cas_by_engine=_summed((engine, n) for engine, _, n in by_ca),
+            cas_by_status=_by_status(by_ca),
+            cas=sum(n for *_, n in by_ca),
+            certificates_by_status=_by_status(by_certificate),
+            certificates=sum(n for *_, n in by_certificate),
+        )
+
+
+async def _counted(
+    connection: AsyncConnection,
+    base: Select[Any],
+    columns: Mapping[str, ColumnElement[Any]],
+    query: ListQuery | None,
+) -> list[tuple[str, str, int]]:
+    if query is not None:
+        base = filtered(connection, base, columns=columns, filters=query.filters)
+    return [(row[0], row[1], row[2]) for row in await connection.execute(base)]
+
+
+def _summed(counts: Any) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for key, n in counts:
+        total[key] = total.get(key, 0) + n
+    return total
+
+
+def _by_status(counts: Sequence[tuple[str, str, int]]) -> dict[CertificateStatus, int]:
+    summed = _summed((status, n) for _, status, n in counts)
+    return {status: summed.get(status.value, 0) for status in CertificateStatus}
+
+
+def _status_at(now: datetime) -> ColumnElement[str]:
+    """The status as clients see it: an active certificate past its end is expired."""
+    past = and_(certificates.c.status == _ACTIVE, certificates.c.not_after < now)
+    return case((past, CertificateStatus.EXPIRED.value), else_=certificates.c.status)
+
+
+def _within(scope: CertificateScope, now: datetime) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if scope.issuer_ca_id is not None:
+        conditions.append(certificates.c.issuer_ca_id == scope.issuer_ca_id)
+    if scope.status is not None:
+        conditions.append(_has_status(scope.status, now))
+    if scope.expires_after is not None or scope.expires_before is not None:
+        conditions.append(certificates.c.status != _REVOKED)
+        conditions.append(or_(certificates.c.status != _ACTIVE, certificates.c.not_after >= now))
+    if scope.expires_after is not None:
+        conditions.append(certificates.c.not_after > scope.expires_after)
+    if scope.expires_before is not None:
+        conditions.append(certificates.c.not_after < scope.expires_before)
+    return conditions
+
+
+def _has_status(status: CertificateStatus, now: datetime) -> ColumnElement[bool]:
+    """In a form that the index on issuer and stored status serves."""
+    if status is CertificateStatus.EXPIRED:
+        return and_(certificates.c.status == _ACTIVE, certificates.c.not_after < now)
+    if status is CertificateStatus.ACTIVE:
+        return and_(certificates.c.status == _ACTIVE, certificates.c.not_after >= now)
+    return certificates.c.status == status.value
+
+
+def _certificate_columns(now: datetime) -> dict[str, ColumnElement[Any]]:
+    """Filterable and sortable fields by wire name."""
+    c = certificates.c
+    return {
+        "type": c.type,
+        "serial_number": c.serial_number,
+        "subject.common_name": c.common_name,
+        "subject_key_id": c.subject_key_id,
+        "issuer_meta.id": c.issuer_ca_id,
+        "status": _status_at(now),
+        "engine_id": c.engine_id,
+        "valid_to": c.not_after,
+        "valid_from": c.not_before,
+        "revocation_timestamp": c.revocation_time,
+        "revocation_reason": c.revocation_reason,
+        "extensions.key_usage": c.key_usage,
+        "extensions.extended_key_usage": c.extended_key_usages,
+        "is_ca": c.is_ca,
+    }
+
+
+def _ca_columns(now: datetime) -> dict[str, ColumnElement[Any]]:
+    return {"id": cas.c.id, "profile_id": cas.c.profile_id, **_certificate_columns(now)}

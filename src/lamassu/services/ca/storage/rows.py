@@ -1,0 +1,240 @@
+"""Rows become values and values rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row
+
+from lamassu.kernel.identity import Caller, Principal, PrincipalKind
+from lamassu.kernel.records import Json
+from lamassu.kernel.x509.names import Subject
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificateStatus,
+    CertificateType,
+    CertificationAuthority,
+    CryptoEnforcement,
+    IssuanceProfile,
+    RevocationReason,
+    Validity,
+)
+from lamassu.services.ca.model import CascadeJob, JobStatus, NewCertificate
+from lamassu.services.ca.rules.metadata import rendered, users_own
+from lamassu.services.ca.storage import tables
+
+AnyRow = Row[Any]
+
+CERTIFICATE_COLUMNS = [
+    column for column in tables.certificates.c if column.name not in ("csr", "request_key")
+]
+# Beside a certificate's columns, some of which have the same names.
+CA_COLUMNS = [column.label(f"ca_{column.name}") for column in tables.cas.c]
+
+
+def certificate_of(row: AnyRow) -> Certificate:
+    """From a row of `CERTIFICATE_COLUMNS`."""
+    return Certificate(
+        serial_number=row.serial_number,
+        der=row.der,
+        subject=Subject(**row.subject),
+        issuer=Subject(**row.issuer),
+        subject_key_id=row.subject_key_id,
+        authority_key_id=row.authority_key_id,
+        issuer_ca_id=row.issuer_ca_id,
+        issuer_serial_number=row.issuer_serial_number,
+        issuer_level=row.issuer_level,
+        not_before=row.not_before,
+        not_after=row.not_after,
+        stored_status=CertificateStatus(row.status),
+        type=CertificateType(row.type),
+        is_ca=row.is_ca,
+        key_algorithm=row.key_algorithm,
+        key_size=row.key_size,
+        engine_id=row.engine_id,
+        key_usage=tuple(row.key_usage),
+        extended_key_usages=tuple(row.extended_key_usages),
+        revocation_time=row.revocation_time,
+        revocation_reason=RevocationReason(row.revocation_reason),
+        metadata=rendered(row.metadata, owner=row.owner, device_id=row.device_id),
+        version=row.version,
+    )
+
+
+def values_of_new(new: NewCertificate) -> dict[str, object]:
+    """The whole row of a certificate."""
+    certificate = new.certificate
+    return {
+        "serial_number": certificate.serial_number,
+        "der": certificate.der,
+        "csr": new.csr_der or None,
+        "subject": _named(certificate.subject),
+        "common_name": certificate.subject.common_name,
+        "issuer": _named(certificate.issuer),
+        "subject_key_id": certificate.subject_key_id,
+        "authority_key_id": certificate.authority_key_id,
+        "issuer_ca_id": certificate.issuer_ca_id,
+        "issuer_serial_number": certificate.issuer_serial_number,
+        "issuer_level": certificate.issuer_level,
+        "not_before": certificate.not_before,
+        "not_after": certificate.not_after,
+        "type": certificate.type.value,
+        "is_ca": certificate.is_ca,
+        "key_algorithm": certificate.key_algorithm,
+        "key_size": certificate.key_size,
+        "engine_id": certificate.engine_id,
+        "key_usage": list(certificate.key_usage),
+        "extended_key_usages": list(certificate.extended_key_usages),
+        "owner": new.owner,
+        "device_id": new.device_id,
+        "awaits_binding": new.awaits_binding,
+        "request_key": new.request_key,
+        "created_at": new.created_at,
+        **changeable_of(certificate),
+    }
+
+
+def changeable_of(certificate: Certificate) -> dict[str, object]:
+    """What of a certificate can change."""
+    return {
+        "status": certificate.stored_status.value,
+        "revocation_time": certificate.revocation_time,
+        "revocation_reason": certificate.revocation_reason.value,
+        "metadata": users_own(certificate.metadata),
+        "version": certificate.version,
+    }
+
+
+def authority_of(row: AnyRow) -> CertificationAuthority:
+    """From a row of `CERTIFICATE_COLUMNS` and `CA_COLUMNS`."""
+    return CertificationAuthority(
+        id=row.ca_id,
+        certificate=certificate_of(row),
+        key_id=row.ca_key_id,
+        level=row.ca_level,
+        parent_id=row.ca_parent_id,
+        profile_id=row.ca_profile_id,
+        created_at=row.ca_created_at,
+        metadata=row.ca_metadata,
+        revoked_by=row.ca_revoked_by,
+        version=row.ca_version,
+    )
+
+
+def values_of_ca(authority: CertificationAuthority) -> dict[str, object]:
+    """The whole row of a CA."""
+    return {
+        "id": authority.id,
+        "key_id": authority.key_id,
+        "level": authority.level,
+        "parent_id": authority.parent_id,
+        "created_at": authority.created_at,
+        **changeable_of_ca(authority),
+    }
+
+
+def changeable_of_ca(authority: CertificationAuthority) -> dict[str, object]:
+    """What of a CA can change."""
+    return {
+        "serial_number": authority.certificate.serial_number,
+        "profile_id": authority.profile_id,
+        "metadata": users_own(authority.metadata),
+        "revoked_by": authority.revoked_by,
+        "version": authority.version,
+    }
+
+
+def profile_of(row: AnyRow) -> IssuanceProfile:
+    """From a row of `tables.profiles`."""
+    content: Mapping[str, Any] = row.content
+    known = {field.name for field in fields(IssuanceProfile)}
+    plain = {key: _tuples(value) for key, value in content.items() if key in known}
+    enforcement = {key: _tuples(value) for key, value in content["crypto_enforcement"].items()}
+    plain |= {
+        "id": row.id,
+        "name": row.name,
+        "version": row.version,
+        "subject": Subject(**content["subject"]),
+        "crypto_enforcement": CryptoEnforcement(**enforcement),
+        "validity": Validity(
+            duration=_duration(content["validity"].get("seconds")),
+            not_after=_time(content["validity"].get("not_after")),
+        ),
+        "minimum_validity": _duration(content.get("minimum_validity")),
+    }
+    return IssuanceProfile(**plain)
+
+
+def values_of_profile(profile: IssuanceProfile) -> dict[str, object]:
+    """The whole row of a profile; durations are seconds."""
+    content: dict[str, object] = {
+        key: value for key, value in asdict(profile).items() if key not in ("id", "name", "version")
+    }
+    validity, minimum = profile.validity, profile.minimum_validity
+    content["validity"] = {
+        "seconds": validity.duration.total_seconds() if validity.duration is not None else None,
+        "not_after": validity.not_after.isoformat() if validity.not_after is not None else None,
+    }
+    content["minimum_validity"] = minimum.total_seconds() if minimum is not None else None
+    content["subject"] = _named(profile.subject)
+    return {
+        "id": profile.id,
+        "name": profile.name,
+        "content": content,
+        "version": profile.version,
+    }
+
+
+def job_of(row: AnyRow) -> CascadeJob:
+    """From a row of `tables.jobs`."""
+    caller: Mapping[str, str] = row.caller
+    return CascadeJob(
+        id=row.id,
+        ca_ids=tuple(row.ca_ids),
+        revoked_at=row.revoked_at,
+        caller=Caller(
+            Principal(PrincipalKind(caller["kind"]), caller["name"]),
+            caller["request_id"],
+            caller["address"],
+        ),
+        created_at=row.created_at,
+        status=JobStatus(row.status),
+        done_at=row.done_at,
+    )
+
+
+def values_of_job(job: CascadeJob) -> dict[str, object]:
+    """The whole row of a cascade."""
+    return {
+        "id": job.id,
+        "ca_ids": list(job.ca_ids),
+        "revoked_at": job.revoked_at,
+        "caller": {
+            "kind": job.caller.principal.kind.value,
+            "name": job.caller.principal.name,
+            "request_id": job.caller.request_id,
+            "address": job.caller.address,
+        },
+        "created_at": job.created_at,
+        "status": job.status.value,
+        "done_at": job.done_at,
+    }
+
+
+def _named(subject: Subject) -> dict[str, Json]:
+    return {key: value for key, value in asdict(subject).items() if value}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _duration(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

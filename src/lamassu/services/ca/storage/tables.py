@@ -1,0 +1,102 @@
+"""The CA's tables. `EXPIRED` is in none of them: it follows from `not_after`."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
+
+from lamassu.platform.database.types import (
+    Boolean,
+    Integer,
+    JsonDocument,
+    LargeBinary,
+    Text,
+    UtcDateTime,
+)
+
+metadata = MetaData()
+
+certificates = Table(
+    "ca_certificates",
+    metadata,
+    Column("serial_number", Text, primary_key=True),
+    Column("der", LargeBinary, nullable=False),
+    Column("csr", LargeBinary),  # never read with the rest; kept from the first day (decision 35)
+    Column("subject", JsonDocument, nullable=False),
+    Column("common_name", Text, nullable=False),
+    Column("issuer", JsonDocument, nullable=False),
+    Column("subject_key_id", Text, nullable=False),
+    Column("authority_key_id", Text, nullable=False),
+    Column("issuer_ca_id", Text, nullable=False),
+    Column("issuer_serial_number", Text, nullable=False),
+    Column("issuer_level", Integer, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("revocation_time", UtcDateTime),
+    Column("revocation_reason", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("is_ca", Boolean, nullable=False),
+    Column("key_algorithm", Text, nullable=False),
+    Column("key_size", Integer, nullable=False),
+    Column("engine_id", Text, nullable=False),
+    Column("key_usage", JsonDocument, nullable=False),
+    Column("extended_key_usages", JsonDocument, nullable=False),
+    Column("metadata", JsonDocument, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("device_id", Text, nullable=False),
+    Column("awaits_binding", Boolean, nullable=False),
+    Column("request_key", Text),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("request_key", name="uq_ca_certificates_request_key"),
+    Index("ix_ca_certificates_issuer_status", "issuer_ca_id", "status"),
+    Index("ix_ca_certificates_not_after", "not_after"),
+    Index("ix_ca_certificates_common_name", "common_name"),
+    Index("ix_ca_certificates_subject_key_id", "subject_key_id"),
+    Index(
+        "ix_ca_certificates_awaiting",
+        "created_at",
+        postgresql_where=text("awaits_binding"),
+        sqlite_where=text("awaits_binding = 1"),
+    ),
+)
+
+cas = Table(
+    "ca_cas",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("serial_number", Text, ForeignKey("ca_certificates.serial_number"), nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("parent_id", Text, ForeignKey("ca_cas.id")),
+    Column("profile_id", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("metadata", JsonDocument, nullable=False),
+    Column("revoked_by", Text),
+    Column("version", Integer, nullable=False),
+    UniqueConstraint("serial_number", name="uq_ca_cas_serial_number"),
+    Index("ix_ca_cas_parent_id", "parent_id"),
+    Index("ix_ca_cas_profile_id", "profile_id"),
+)
+
+profiles = Table(
+    "ca_profiles",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("content", JsonDocument, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
+jobs = Table(
+    "ca_jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("ca_ids", JsonDocument, nullable=False),
+    Column("revoked_at", UtcDateTime, nullable=False),
+    Column("caller", JsonDocument, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("done_at", UtcDateTime),
+    Index("ix_ca_jobs_status", "status", "created_at"),
+)

@@ -1,0 +1,232 @@
+"""The CA's write transaction over one unit of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Insert, Select, bindparam, delete, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from lamassu.kernel.errors import Conflict
+from lamassu.kernel.records import AuditRecord, Event
+from lamassu.platform.database import Unit
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificateStatus,
+    CertificationAuthority,
+    IssuanceProfile,
+    RevocationReason,
+)
+from lamassu.services.ca.model import (
+    CascadeJob,
+    IssuerVersions,
+    JobStatus,
+    LockedCertificate,
+    NewCertificate,
+)
+from lamassu.services.ca.storage.rows import (
+    CA_COLUMNS,
+    CERTIFICATE_COLUMNS,
+    authority_of,
+    certificate_of,
+    changeable_of,
+    changeable_of_ca,
+    job_of,
+    profile_of,
+    values_of_ca,
+    values_of_job,
+    values_of_new,
+    values_of_profile,
+)
+from lamassu.services.ca.storage.tables import cas, certificates, jobs, profiles
+
+AUTHORITIES: Select[Any] = select(*CERTIFICATE_COLUMNS, *CA_COLUMNS).join_from(
+    cas, certificates, cas.c.serial_number == certificates.c.serial_number
+)
+
+# The statements of the hot path are built once: their cache keys are too.
+_SHARE_ISSUER = (
+    select(
+        cas.c.version,
+        select(profiles.c.version)
+        .where(profiles.c.id == bindparam("profile_id"))
+        .scalar_subquery()
+        .label("profile_version"),
+    )
+    .where(cas.c.id == bindparam("ca_id"))
+    .with_for_update(read=True, of=cas)
+)
+_INSERT_ISSUED: dict[str, Insert] = {
+    "postgresql": postgresql.insert(certificates)
+    .on_conflict_do_nothing(index_elements=["request_key"])
+    .returning(certificates.c.version),
+    "sqlite": sqlite.insert(certificates)
+    .on_conflict_do_nothing(index_elements=["request_key"])
+    .returning(certificates.c.version),
+}
+_LOCK_CERTIFICATE: Select[Any] = (
+    select(*CERTIFICATE_COLUMNS, cas.c.revoked_by)
+    .join_from(certificates, cas, certificates.c.issuer_ca_id == cas.c.id, isouter=True)
+    .where(certificates.c.serial_number == bindparam("wanted"))
+    .with_for_update(of=certificates)
+)
+
+
+class SqlCaTransaction:
+    """The `CaTransaction` port."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._connection = unit.connection
+
+    def emit(self, event: Event) -> None:
+        self._unit.emit(event)
+
+    def audit(self, record: AuditRecord) -> None:
+        self._unit.audit(record)
+
+    # --- CAs --------------------------------------------------------------------------------
+
+    async def share_issuer(self, ca_id: str, profile_id: str) -> IssuerVersions | None:
+        row = (
+            await self._connection.execute(
+                _SHARE_ISSUER, {"ca_id": ca_id, "profile_id": profile_id}
+            )
+        ).first()
+        return None if row is None else IssuerVersions(row.version, row.profile_version)
+
+    async def lock_ca(self, ca_id: str) -> CertificationAuthority | None:
+        query = AUTHORITIES.where(cas.c.id == ca_id).with_for_update()
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else authority_of(row)
+
+    async def lock_children(self, ca_ids: Sequence[str]) -> Sequence[CertificationAuthority]:
+        query = AUTHORITIES.where(cas.c.parent_id.in_(ca_ids)).order_by(cas.c.id).with_for_update()
+        return [authority_of(row) for row in await self._connection.execute(query)]
+
+    async def ca_id_of_certificate(self, serial_number: str) -> str | None:
+        query = select(cas.c.id).where(cas.c.serial_number == serial_number)
+        found: str | None = (await self._connection.execute(query)).scalar()
+        return found
+
+    async def insert_ca(self, authority: CertificationAuthority, new: NewCertificate) -> None:
+        try:
+            await self._connection.execute(insert(certificates).values(values_of_new(new)))
+            await self._connection.execute(insert(cas).values(values_of_ca(authority)))
+        except IntegrityError:
+            raise Conflict("the CA exists already", code="already_exists") from None
+
+    async def save_ca(self, authority: CertificationAuthority) -> None:
+        await self._connection.execute(
+            update(cas).where(cas.c.id == authority.id).values(changeable_of_ca(authority))
+        )
+        await self.save_certificate(authority.certificate)
+
+    # --- certificates -----------------------------------------------------------------------
+
+    async def lock_certificate(self, serial_number: str) -> LockedCertificate | None:
+        row = (await self._connection.execute(_LOCK_CERTIFICATE, {"wanted": serial_number})).first()
+        if row is None:
+            return None
+        return LockedCertificate(certificate_of(row), row.revoked_by is not None)
+
+    async def insert_issued(self, new: NewCertificate) -> bool:
+        statement = _INSERT_ISSUED[self._connection.dialect.name]
+        done = await self._connection.execute(statement, values_of_new(new))
+        return done.first() is not None
+
+    async def find_issued(self, request_key: str) -> Certificate | None:
+        query = select(*CERTIFICATE_COLUMNS).where(certificates.c.request_key == request_key)
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else certificate_of(row)
+
+    async def save_certificate(self, certificate: Certificate) -> None:
+        await self._connection.execute(
+            update(certificates)
+            .where(certificates.c.serial_number == certificate.serial_number)
+            .values(changeable_of(certificate))
+        )
+
+    async def mark_reconciled(self, serial_numbers: Sequence[str]) -> None:
+        await self._connection.execute(
+            update(certificates)
+            .where(certificates.c.serial_number.in_(serial_numbers))
+            .values(awaits_binding=False)
+        )
+
+    # --- profiles ---------------------------------------------------------------------------
+
+    async def lock_profile(self, profile_id: str) -> IssuanceProfile | None:
+        query = select(profiles).where(profiles.c.id == profile_id).with_for_update()
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else profile_of(row)
+
+    async def share_profile(self, profile_id: str) -> IssuanceProfile | None:
+        query = select(profiles).where(profiles.c.id == profile_id).with_for_update(read=True)
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else profile_of(row)
+
+    async def insert_profile(self, profile: IssuanceProfile) -> None:
+        try:
+            await self._connection.execute(insert(profiles).values(values_of_profile(profile)))
+        except IntegrityError:
+            raise Conflict("the profile exists already", code="already_exists") from None
+
+    async def save_profile(self, profile: IssuanceProfile) -> None:
+        await self._connection.execute(
+            update(profiles).where(profiles.c.id == profile.id).values(values_of_profile(profile))
+        )
+
+    async def delete_profile(self, profile_id: str) -> None:
+        await self._connection.execute(delete(profiles).where(profiles.c.id == profile_id))
+
+    async def cas_with_profile(self, profile_id: str) -> Sequence[str]:
+        query = select(cas.c.id).where(cas.c.profile_id == profile_id).order_by(cas.c.id)
+        return list((await self._connection.execute(query)).scalars())
+
+    # --- cascades ---------------------------------------------------------------------------
+
+    async def insert_job(self, job: CascadeJob) -> None:
+        await self._connection.execute(insert(jobs).values(values_of_job(job)))
+
+    async def lock_pending_job(self) -> CascadeJob | None:
+        query = (
+            select(jobs)
+            .where(jobs.c.status == JobStatus.PENDING.value)
+            .order_by(jobs.c.created_at, jobs.c.id)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else job_of(row)
+
+    async def lock_unrevoked(
+        self, ca_ids: Sequence[str], *, now: datetime, limit: int
+    ) -> Sequence[Certificate]:
+        revocable = or_(
+            certificates.c.status != CertificateStatus.REVOKED.value,
+            certificates.c.revocation_reason == RevocationReason.CERTIFICATE_HOLD.value,
+        )
+        query = (
+            select(*CERTIFICATE_COLUMNS)
+            .where(
+                certificates.c.issuer_ca_id.in_(ca_ids),
+                certificates.c.is_ca.is_(False),
+                certificates.c.not_after >= now,
+                revocable,
+            )
+            .order_by(certificates.c.serial_number)
+            .limit(limit)
+            .with_for_update()
+        )
+        return [certificate_of(row) for row in await self._connection.execute(query)]
+
+    async def finish_job(self, job_id: str, done_at: datetime) -> None:
+        await self._connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job_id)
+            .values(status=JobStatus.DONE.value, done_at=done_at)
+        )
