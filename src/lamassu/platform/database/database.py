@@ -57,9 +57,9 @@ class Database:
     ) -> None:
         self.dialect = dialect
         self.services = tuple(services)
+        self.writer = writer
+        self.clock = clock
         self._store = store
-        self._writer = writer
-        self._clock = clock
         self._listeners: list[Callable[[str], None]] = []
         self._in_unit: set[asyncio.Task[object] | None] = set()
 
@@ -112,7 +112,7 @@ class Database:
                 unit = Unit(service, connection)
                 yield unit
                 if unit.records:
-                    stamped = self._writer.stamp(service, unit.records, self._clock.now())
+                    stamped = self.writer.stamp(service, unit.records, self.clock.now())
                     await _write(connection, stamped)
             committed = True
         except SQLAlchemyError as error:
@@ -120,7 +120,7 @@ class Database:
         finally:
             self._in_unit.discard(task)
             if stamped:
-                self._writer.settle(stamped, committed=committed)
+                self.writer.settle(stamped, committed=committed)
         if stamped:
             self._announce(service)
 
@@ -158,10 +158,10 @@ class Database:
             row = (await connection.execute(select(head.c.position, head.c.hash))).first()
         if row is None:
             raise Unavailable(f"the journal of {service} has lost its head", code="journal_damaged")
-        self._writer.follow(service, row.position, row.hash)
+        self.writer.follow(service, row.position, row.hash)
 
     async def _end(self, service: str) -> None:
-        stamped = self._writer.closing(service, self._clock.now())
+        stamped = self.writer.closing(service, self.clock.now())
         if stamped is None:
             return
         async with self._store.transaction(service) as connection:

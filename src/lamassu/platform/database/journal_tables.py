@@ -25,7 +25,8 @@ GENESIS = bytes(32)
 @dataclass(frozen=True, slots=True)
 class JournalTables:
     """`outbox`: committed, not yet in order. `journal`: in order and chained, append-only.
-    `head`: the journal's last position and hash, and the lock that makes one sequencer of many.
+    `head`: the journal's last position and hash, sealed, and the lock that makes one sequencer of
+    many.
     `cursors`: how far each consumer that this service owns has read each source.
     `dead_letters`: events that a consumer gave up.
     """
@@ -66,6 +67,7 @@ def tables(service: str) -> JournalTables:
             Column("id", Integer, primary_key=True, autoincrement=False),
             Column("position", BigInteger, nullable=False),
             Column("hash", LargeBinary, nullable=False),
+            Column("mac", LargeBinary, nullable=False),
             CheckConstraint("id = 1", name=f"{service}_journal_head_is_one_row"),
         ),
         cursors=Table(
@@ -115,7 +117,7 @@ def create(op: ModuleType, service: str) -> None:
     mine = tables(service)
     for table in mine:
         table.create(op.get_bind())
-    op.get_bind().execute(mine.head.insert().values(id=1, position=0, hash=GENESIS))
+    op.get_bind().execute(mine.head.insert().values(id=1, position=0, hash=GENESIS, mac=b""))
 
 
 def drop(op: ModuleType, service: str) -> None:

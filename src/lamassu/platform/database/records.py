@@ -90,11 +90,15 @@ class RecordWriter:
         drafts = [_draft(service, record, now) for record in records]
         return self._stamp(service, drafts, now)
 
+    def seal_head(self, service: str, position: int, hash_: bytes) -> bytes:
+        """The MAC of a journal's head: without the key nobody chains a journal anew."""
+        return self._mac(head_bytes(service, position, hash_))
+
     def closing(self, service: str, now: datetime) -> Stamped | None:
         """The last record of this process in a service; `None` where it wrote nothing."""
         if not self._counter(service).last:
             return None
-        body: Json = {"type": "journal.closed", "subject": service, "time": rfc3339(now)}
+        body = canonical({"type": "journal.closed", "subject": service, "time": rfc3339(now)})
         return self._stamp(service, [_Draft(CLOSED, "journal.closed", service, body)], now)
 
     def settle(self, stamped: Stamped, *, committed: bool) -> None:
@@ -104,6 +108,11 @@ class RecordWriter:
         if not committed:
             counter.skipped |= stamped.numbers | stamped.reported
             counter.follows = counter.follows or stamped.follows
+
+    def _mac(self, sealed: bytes) -> bytes:
+        seal = self._seal.copy()
+        seal.update(sealed)
+        return seal.digest()
 
     def _counter(self, service: str) -> _Counter:
         return self._counters.setdefault(service, _Counter())
@@ -124,10 +133,9 @@ class RecordWriter:
         return Stamped(service, rows, numbers, reported, follows)
 
     def _row(self, service: str, n: int, draft: _Draft, trail: str, now: datetime) -> RecordRow:
-        body = canonical(draft.body)
-        sealed = sealed_bytes(service, boot=self.boot, n=n, kind=draft.kind, trail=trail, body=body)
-        seal = self._seal.copy()
-        seal.update(sealed)
+        sealed = sealed_bytes(
+            service, boot=self.boot, n=n, kind=draft.kind, trail=trail, body=draft.body
+        )
         return RecordRow(
             boot=self.boot,
             n=n,
@@ -136,8 +144,8 @@ class RecordWriter:
             subject=draft.subject,
             time=now,
             trail=trail,
-            body=body,
-            mac=seal.digest(),
+            body=draft.body,
+            mac=self._mac(sealed),
         )
 
 
@@ -146,12 +154,17 @@ class _Draft:
     kind: str
     type: str
     subject: str
-    body: Json
+    body: str  # canonical: what cannot be written down must fail before a number is drawn
 
 
 def sealed_bytes(service: str, *, boot: str, n: int, kind: str, trail: str, body: str) -> bytes:
     """What a record's MAC covers. Only `body`, the last, is of free length and form."""
     return f"{service}\n{boot}\n{n}\n{kind}\n{trail}\n{body}".encode()
+
+
+def head_bytes(service: str, position: int, hash_: bytes) -> bytes:
+    """What the MAC of a journal's head covers; its form is no record's."""
+    return f"head\n{service}\n{position}\n{hash_.hex()}".encode()
 
 
 def canonical(value: Json) -> str:
@@ -204,8 +217,9 @@ def ranges_of(text: str) -> list[range]:
 
 def _draft(service: str, record: Event | AuditRecord, now: datetime) -> _Draft:
     if isinstance(record, Event):
-        return _Draft(EVENT, record.type, record.subject, cloud_event(service, record, now))
-    return _Draft(AUDIT, record.action, record.subject, _audit_body(record, now))
+        body = canonical(cloud_event(service, record, now))
+        return _Draft(EVENT, record.type, record.subject, body)
+    return _Draft(AUDIT, record.action, record.subject, canonical(_audit_body(record, now)))
 
 
 def cloud_event(service: str, event: Event, now: datetime) -> dict[str, Json]:

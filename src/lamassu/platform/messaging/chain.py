@@ -1,0 +1,52 @@
+"""How the records of a journal are chained to each other."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Protocol
+
+from lamassu.platform.database.records import canonical, rfc3339
+
+
+class Record(Protocol):
+    """A row of an outbox or a journal."""
+
+    @property
+    def boot(self) -> str: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def time(self) -> datetime: ...
+    @property
+    def trail(self) -> str: ...
+    @property
+    def body(self) -> str: ...
+    @property
+    def mac(self) -> bytes: ...
+
+
+def link(service: str, position: int, record: Record, previous: bytes) -> bytes:
+    """The hash of `record` at `position`: SHA-256 over the hash before it and all its columns."""
+    columns = canonical(
+        [
+            service,
+            position,
+            record.boot,
+            record.n,
+            record.kind,
+            record.type,
+            record.subject,
+            rfc3339(record.time),
+            record.trail,
+            bytes(record.mac).hex(),
+            record.body,
+        ]
+    )
+    return hashlib.sha256(previous + columns.encode()).digest()

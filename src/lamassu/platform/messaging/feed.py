@@ -1,0 +1,268 @@
+"""One consumer's way through one journal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import Row, insert, select, update
+
+from lamassu.kernel.errors import LamassuError, Unavailable
+from lamassu.kernel.records import StoredEvent
+from lamassu.platform.database import Database, Unit
+from lamassu.platform.database.journal_tables import tables
+from lamassu.platform.database.records import EVENT
+from lamassu.platform.messaging.pulse import Pulse
+
+log = structlog.get_logger(__name__)
+
+Handler = Callable[[StoredEvent], Awaitable[None]]
+
+BATCH = 100
+"""Events read at once; so many may be told again after a crash."""
+STRIDE = 1000
+"""Positions of no interest after which the cursor is saved anyway."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How often a handler may fail before its event is given up. Times in seconds.
+
+    The pause doubles from `first_pause` up to `longest_pause`. While something is only out of
+    reach (`Unavailable`) it may fail `tries_when_unavailable` times.
+    """
+
+    tries: int = 5
+    tries_when_unavailable: int = 12
+    first_pause: float = 0.2
+    longest_pause: float = 30.0
+    handler_timeout: float = 60.0
+
+    def pause(self, tries: int) -> float:
+        return min(self.longest_pause, self.first_pause * float(2 ** (tries - 1)))
+
+
+class Feed:
+    """Hands the events of journal `source` to `handler`, in order, at least once each.
+
+    The cursor is a row of `owner`. An event that keeps failing is recorded in the owner's dead
+    letters, and the feed goes on.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        consumer: str,
+        owner: str,
+        source: str,
+        types: Sequence[str] | None,
+        handler: Handler,
+        patience: Patience,
+        interval: float = 1.0,
+    ) -> None:
+        self.consumer = consumer
+        self.source = source
+        self.handled = 0
+        self.position = 0
+        self._database = database
+        self._owner = owner
+        self._types = tuple(types) if types is not None else None
+        self._handler = handler
+        self._patience = patience
+        self._pulse = Pulse(interval)
+        self._turn = asyncio.Lock()
+        self._saved = -1  # not read yet
+
+    def wake(self) -> None:
+        """The journal grew."""
+        self._pulse.wake()
+
+    def stop(self) -> None:
+        """`run` ends after the event that is being handled."""
+        self._pulse.stop()
+
+    async def run(self) -> None:
+        """Follow the journal until told to stop."""
+        while not self._pulse.stopping:
+            try:
+                await self.drain()
+            except LamassuError as error:
+                log.warning("consumer_waits", consumer=self.consumer, error=error.text)
+                await self._pulse.pause(1.0)
+            except Exception:  # the edge of a task that must not end
+                log.exception("consumer_failed", consumer=self.consumer)
+                await self._pulse.pause(1.0)
+            await self._pulse.beat()
+
+    async def drain(self) -> None:
+        """Handle everything that the journal holds."""
+        async with self._turn:
+            while await self._batch():
+                if self._pulse.stopping:
+                    break
+
+    async def behind(self) -> int:
+        """How many positions of the journal it has not looked at."""
+        head = tables(self.source).head
+        async with self._database.reading(self.source) as connection:
+            last: int = (await connection.execute(select(head.c.position))).scalar_one()
+        return max(0, last - self.position)
+
+    async def save(self) -> None:
+        """Make the cursor durable, so that the next start begins here."""
+        async with self._turn:
+            if self._saved >= 0 and self.position > self._saved:
+                async with self._database.unit(self._owner) as unit:
+                    await self._save_in(unit)
+                self._saved = self.position
+
+    async def _batch(self) -> bool:
+        """Handle some events; false at the journal's end."""
+        if self._saved < 0:
+            self.position = self._saved = await self._load()
+        last, rows = await self._read()
+        for row in rows:
+            if not await self._handle(row):
+                break
+            self.position = row.position
+        else:
+            if len(rows) < BATCH:
+                self.position = max(self.position, last)
+        if self.position > self._saved and (rows or self.position - self._saved >= STRIDE):
+            async with self._database.unit(self._owner) as unit:
+                await self._save_in(unit)
+            self._saved = self.position
+        return bool(rows)
+
+    async def _read(self) -> tuple[int, Sequence[Row[Any]]]:
+        """The journal's last position, and the next events of interest."""
+        journal, head = tables(self.source).journal, tables(self.source).head
+        wanted = (
+            select(journal.c.position, journal.c.body)
+            .where(journal.c.position > self.position, journal.c.kind == EVENT)
+            .order_by(journal.c.position)
+            .limit(BATCH)
+        )
+        if self._types is not None:
+            wanted = wanted.where(journal.c.type.in_(self._types))
+        async with self._database.reading(self.source) as connection:
+            # the head first: what it counts is there when the events are read
+            last: int = (await connection.execute(select(head.c.position))).scalar_one()
+            if last <= self.position:
+                return last, ()
+            return last, list(await connection.execute(wanted))
+
+    async def _handle(self, row: Row[Any]) -> bool:
+        """True when the event is done with, one way or the other; false when told to stop."""
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                async with asyncio.timeout(self._patience.handler_timeout):
+                    await self._handler(stored_event(self.source, row.position, row.body))
+            except Exception as error:  # handlers are others' code
+                log.warning(
+                    "event_handler_failed",
+                    consumer=self.consumer,
+                    source=self.source,
+                    position=row.position,
+                    tries=tries,
+                    exc_info=error,
+                )
+                if tries >= self._allowed(error):
+                    await self._bury(row, tries, error)
+                    break
+            else:
+                break
+            await self._pulse.pause(self._patience.pause(tries))
+            if self._pulse.stopping:
+                return False
+        self.handled += 1
+        return True
+
+    def _allowed(self, error: Exception) -> int:
+        if isinstance(error, Unavailable):
+            return self._patience.tries_when_unavailable
+        return self._patience.tries
+
+    async def _bury(self, row: Row[Any], tries: int, error: Exception) -> None:
+        """Record the event as given up, and go past it, in one transaction."""
+        event = _told(row.body)
+        letter = {
+            "consumer": self.consumer,
+            "source": self.source,
+            "position": row.position,
+            "event_id": str(event.get("id", "")),
+            "type": str(event.get("type", "")),
+            "tries": tries,
+            "error": f"{type(error).__name__}: {error}"[:1000].replace("\0", ""),
+            "time": self._database.clock.now(),
+        }
+        async with self._database.unit(self._owner) as unit:
+            await unit.connection.execute(insert(tables(self._owner).dead_letters), [letter])
+            self.position = row.position
+            await self._save_in(unit)
+        self._saved = self.position
+        log.error(
+            "event_given_up",
+            consumer=self.consumer,
+            source=self.source,
+            position=row.position,
+            event_id=letter["event_id"],
+        )
+
+    async def _load(self) -> int:
+        cursors = tables(self._owner).cursors
+        mine = select(cursors.c.position).where(
+            cursors.c.consumer == self.consumer, cursors.c.source == self.source
+        )
+        async with self._database.reading(self._owner) as connection:
+            return (await connection.execute(mine)).scalar() or 0
+
+    async def _save_in(self, unit: Unit) -> None:
+        cursors = tables(self._owner).cursors
+        moved = await unit.connection.execute(
+            update(cursors)
+            .where(cursors.c.consumer == self.consumer, cursors.c.source == self.source)
+            .values(position=self.position)
+        )
+        if moved.rowcount == 0:
+            await unit.connection.execute(
+                insert(cursors),
+                [
+                    {
+                        "consumer": self.consumer,
+                        "source": self.source,
+                        "position": self.position,
+                    }
+                ],
+            )
+
+
+def stored_event(service: str, position: int, body: str) -> StoredEvent:
+    """The event of a journal row. Raises `ValueError` or `KeyError` for what is none."""
+    told = json.loads(body)
+    return StoredEvent(
+        service=service,
+        position=position,
+        id=told["id"],
+        type=told["type"],
+        subject=told["subject"],
+        version=told["subjectversion"],
+        time=datetime.fromisoformat(told["time"]),
+        cloud_event=told,
+    )
+
+
+def _told(body: str) -> dict[str, Any]:
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}

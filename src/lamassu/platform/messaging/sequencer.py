@@ -1,0 +1,147 @@
+"""Gives committed records their place: outbox to journal, in one order, chained."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Row, bindparam, delete, insert, select, update
+
+from lamassu.kernel.errors import LamassuError, Unavailable
+from lamassu.platform.database import Database, Unit
+from lamassu.platform.database.journal_tables import tables
+from lamassu.platform.messaging.chain import link
+from lamassu.platform.messaging.pulse import Pulse
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500
+"""Records moved in one transaction."""
+
+
+class Sequencer:
+    """Moves one service's records. Any number may run: the head row's lock lets one at a time.
+
+    Commits do not wait for it, which is why records get their positions only afterwards; a
+    record that was committed before another one of its subject was written comes before it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        service: str,
+        *,
+        on_moved: Callable[[str], None] = lambda service: None,
+        interval: float = 1.0,
+        gather: float = 0.02,
+    ) -> None:
+        """Polls each `interval` seconds; once woken it waits `gather`, so that one transaction
+        moves what many left."""
+        self.service = service
+        self.moved = 0
+        self._database = database
+        self._tables = tables(service)
+        self._on_moved = on_moved
+        self._gather = gather
+        self._pulse = Pulse(interval)
+        self._turn = asyncio.Lock()
+
+    def wake(self) -> None:
+        """There is something in the outbox."""
+        self._pulse.wake()
+
+    def stop(self) -> None:
+        """`run` ends after the transaction that it is in."""
+        self._pulse.stop()
+
+    async def run(self) -> None:
+        """Move records until told to stop; a database that is away is waited for."""
+        while not self._pulse.stopping:
+            try:
+                await self.drain()
+            except LamassuError as error:
+                log.warning("sequencer_waits", service=self.service, error=error.text)
+                await self._pulse.pause(1.0)
+            except Exception:  # the edge of a task that must not end
+                log.exception("sequencer_failed", service=self.service)
+                await self._pulse.pause(1.0)
+            await self._pulse.beat()
+            await self._pulse.pause(self._gather)
+
+    async def drain(self) -> int:
+        """Move everything that was committed before the call; how many it moved."""
+        total = 0
+        async with self._turn:
+            while moved := await self._move():
+                total += moved
+        return total
+
+    async def waiting_for(self) -> timedelta:
+        """The age of the oldest record without a place; zero when there is none."""
+        outbox = self._tables.outbox
+        oldest = select(outbox.c.time).order_by(outbox.c.seq).limit(1)
+        async with self._database.reading(self.service) as connection:
+            time: datetime | None = (await connection.execute(oldest)).scalar()
+        if time is None:
+            return timedelta()
+        return max(timedelta(), self._database.clock.now() - time)
+
+    async def _move(self) -> int:
+        if not await self._has_work():
+            return 0
+        async with self._database.unit(self.service) as unit:
+            moved = await self._move_batch(unit)
+        self.moved += moved
+        if moved:
+            self._on_moved(self.service)
+        return moved
+
+    async def _has_work(self) -> bool:
+        """Asked without a lock, so that an idle service costs one small read a second."""
+        some = select(self._tables.outbox.c.seq).limit(1)
+        async with self._database.reading(self.service) as connection:
+            return (await connection.execute(some)).first() is not None
+
+    async def _move_batch(self, unit: Unit) -> int:
+        head, outbox = self._tables.head, self._tables.outbox
+        last = (await unit.connection.execute(select(head).with_for_update())).first()
+        if last is None:
+            raise Unavailable(
+                f"the journal of {self.service} lost its head", code="journal_damaged"
+            )
+        rows = (
+            await unit.connection.execute(select(outbox).order_by(outbox.c.seq).limit(BATCH))
+        ).all()
+        if rows:
+            await self._append(unit, last, rows)
+        return len(rows)
+
+    async def _append(self, unit: Unit, last: Row[Any], rows: Sequence[Row[Any]]) -> None:
+        head, outbox, journal = self._tables.head, self._tables.outbox, self._tables.journal
+        chained = _chained(self.service, last.position, bytes(last.hash), rows)
+        position, hash_ = last.position + len(rows), chained[-1]["hash"]
+        connection = unit.connection
+        await connection.execute(insert(journal), chained)
+        # by number, not up to a number: a lower one may commit between reading and deleting
+        await connection.execute(
+            delete(outbox).where(outbox.c.seq == bindparam("moved")),
+            [{"moved": row.seq} for row in rows],
+        )
+        mac = self._database.writer.seal_head(self.service, position, hash_)
+        await connection.execute(update(head).values(position=position, hash=hash_, mac=mac))
+
+
+def _chained(
+    service: str, position: int, hash_: bytes, rows: Sequence[Row[Any]]
+) -> list[Mapping[str, Any]]:
+    chained: list[Mapping[str, Any]] = []
+    for row in rows:
+        position += 1
+        previous, hash_ = hash_, link(service, position, row, hash_)
+        columns = dict(row._mapping)
+        del columns["seq"]
+        chained.append({**columns, "position": position, "prev_hash": previous, "hash": hash_})
+    return chained
