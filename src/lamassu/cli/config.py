@@ -1,0 +1,43 @@
+"""`lamassu config`: judge and show the configuration."""
+
+from __future__ import annotations
+
+import typer
+
+from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail, out
+from lamassu.kernel.errors import LamassuError
+from lamassu.platform.config import check_start, load, masked_text, not_yet_in_effect, warnings
+from lamassu.platform.installation import Installation
+
+app = typer.Typer(no_args_is_help=True, help="Judge and show the configuration.")
+
+
+@app.command()
+def check(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Name every fault, and every section that is not in effect yet.
+
+    Example: lamassu config check --dir var
+    """
+    try:
+        settings = load(Installation(directory).config)
+        for note in not_yet_in_effect(settings):
+            out.print(f"not yet in effect: {note}", markup=False)
+        for warning in warnings(settings):
+            out.print(f"warning: {warning}", markup=False)
+        if settings.est is None:
+            check_start(settings, directory)
+    except LamassuError as error:
+        fail(error.text)
+    out.print(f"{Installation(directory).config} can start")
+
+
+@app.command()
+def show(directory: Directory = DEFAULT_DIRECTORY) -> None:
+    """Print what is in effect, defaults included; secrets are masked.
+
+    Example: lamassu config show --dir var
+    """
+    try:
+        out.print(masked_text(Installation(directory).config), markup=False, end="")
+    except LamassuError as error:
+        fail(error.text)

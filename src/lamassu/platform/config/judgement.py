@@ -1,0 +1,94 @@
+"""What a configuration that reads well still means: what is not built, what must not start."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from lamassu.kernel.errors import RuleViolation
+from lamassu.platform.config.faults import Fault
+from lamassu.platform.config.settings import Settings
+
+
+def not_yet_in_effect(settings: Settings) -> list[str]:
+    """The sections that were given and change nothing yet, each with what that means."""
+    notes = []
+    engines = settings.crypto_engines
+    for name in ("pkcs11", "hashicorp_vault", "aws_kms", "aws_secrets_manager"):
+        for engine in getattr(engines, name):
+            notes.append(f"crypto_engines.{name}: engine {engine.id} is not opened yet")
+    if settings.logs.security_events is not None:
+        notes.append("logs.security_events: every event is in the journal; no log of its own yet")
+    if settings.otel is not None:
+        notes.append("otel: nothing is exported yet")
+    if settings.identity_extractors is not None:
+        notes.append("identity_extractors: tokens are refused; only certificates authenticate yet")
+    return notes
+
+
+def start_faults(settings: Settings, directory: Path) -> list[Fault]:
+    """What must keep a platform from starting."""
+    faults = []
+    engines = settings.crypto_engines
+    software = {engine.id for engine in engines.software}
+    if engines.default_id not in software or len(software) != 1:
+        faults.append(
+            Fault(
+                "crypto_engines",
+                f"{engines.default_id} as default, software engines {sorted(software)}",
+                "exactly one software engine, the default: other kinds are not built yet",
+            )
+        )
+    if not settings.http.client_auth.enabled:
+        faults.append(
+            Fault(
+                "http.client_auth.enabled",
+                "false",
+                "true: certificates are the only authentication yet",
+            )
+        )
+    if settings.mode == "production":
+        faults += _production_faults(settings, directory)
+    return faults
+
+
+def _production_faults(settings: Settings, directory: Path) -> list[Fault]:
+    faults = []
+    for engine in settings.crypto_engines.software:
+        path = (directory / engine.passphrase_file).resolve()
+        if path.is_relative_to(directory.resolve()):
+            faults.append(
+                Fault(
+                    "crypto_engines.software.passphrase_file",
+                    f"{path}, beside the keys that it opens",
+                    "a file outside the installation, such as a systemd credential",
+                )
+            )
+    return faults
+
+
+def check_start(settings: Settings, directory: Path) -> None:
+    """Raise `RuleViolation` (`configuration_faults`) with all that keeps it from starting."""
+    faults = start_faults(settings, directory)
+    if faults:
+        lines = "\n".join(f"  {fault}" for fault in faults)
+        raise RuleViolation(
+            f"this configuration cannot start:\n{lines}", code="configuration_faults"
+        )
+
+
+def warnings(settings: Settings) -> list[str]:
+    """What starts all the same and should be known."""
+    if settings.mode == "development" and not _is_loopback(settings.server.listen_address):
+        return [
+            f"development mode listens on {settings.server.listen_address}, beyond this host:"
+            " admins live 30 days, keys lie beside their passphrase"
+        ]
+    return []
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

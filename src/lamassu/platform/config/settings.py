@@ -1,0 +1,417 @@
+"""The configuration as typed values, spelt as the security guide spells it.
+
+A section that is shown here and whose feature comes later is judged for its shape and named by
+`not_yet_in_effect`; nothing is silently taken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import ValidationError as PydanticValidationError
+
+from lamassu.kernel.errors import RuleViolation
+from lamassu.platform.config.faults import ConfigurationFaults, Fault
+from lamassu.platform.database.dialect import Dialect
+from lamassu.platform.database.settings import SSL_MODES, DatabaseSettings, ServiceUser
+from lamassu.platform.security.cipher_suites import DEFAULT_SUITES, check_cipher_suite
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _known_suite(name: str) -> str:
+    try:
+        check_cipher_suite(name)
+    except RuleViolation as error:
+        raise ValueError(error.text.partition("; allowed are ")[2] or error.text) from None
+    return name
+
+
+def _known_ssl_mode(mode: str) -> str:
+    if mode not in SSL_MODES:
+        raise ValueError(f"one of {', '.join(SSL_MODES)}")
+    return mode
+
+
+class Section(BaseModel):
+    """A part of the file: immutable, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class Tls(Section):
+    """`http.tls`."""
+
+    cert_file: Path = Path("tls/server.crt")
+    key_file: Path = Path("tls/server.key")
+    min_version: Literal["TLS12", "TLS13"] = "TLS12"
+    cipher_suites: tuple[Annotated[str, AfterValidator(_known_suite)], ...] = DEFAULT_SUITES
+
+
+class ClientAuth(Section):
+    """`http.client_auth`: `required` means 401 under /api without a certificate (decision 2)."""
+
+    enabled: bool = True
+    ca_file: Path = Path("tls-ca.crt")
+    required: bool = False
+
+
+class Http(Section):
+    """`http`: the listener of REST APIs and EST."""
+
+    port: Port = 8443
+    protocol: Literal["https"] = "https"
+    tls: Tls = Tls()
+    client_auth: ClientAuth = ClientAuth()
+
+
+class Server(Section):
+    """`server`: addresses and ports beside the main one, and the names that clients use."""
+
+    listen_address: str = "127.0.0.1"
+    http_port: Port = 8080
+    internal_port: Port = 8444
+    public_urls: tuple[str, ...] = ("https://localhost:8443",)
+
+
+class DatabaseUrl(Section):
+    """`database`: where data is kept, as a URL."""
+
+    url: SecretStr = SecretStr("sqlite:///data/lamassu.db")
+
+
+class PostgresUser(Section):
+    """A role of its own for one service."""
+
+    username: str
+    password: SecretStr = SecretStr("")
+
+
+class Postgres(Section):
+    """`postgres`: in place of `database.url`."""
+
+    hostname: str
+    port: Port = 5432
+    database: str = "lamassu"
+    username: str
+    password: SecretStr = SecretStr("")
+    sslmode: Annotated[str, AfterValidator(_known_ssl_mode)] = "require"
+    sslcert: Path | None = None
+    sslkey: Path | None = None
+    sslrootcert: Path | None = None
+    pool_size: Annotated[int, Field(ge=1, le=100)] = 8
+    users: dict[str, PostgresUser] = {}
+
+
+class SoftwareEngine(Section):
+    """Keys encrypted in a directory: for development."""
+
+    id: str = "software"
+    passphrase_file: Path = Path("secrets/keystore.pass")
+    metadata: dict[str, str] = {}
+
+
+class Pkcs11Engine(Section):
+    """An HSM."""
+
+    id: str
+    token: str
+    pin: SecretStr
+    module_path: Path
+    metadata: dict[str, str] = {}
+
+
+class VaultEngine(Section):
+    """HashiCorp Vault."""
+
+    id: str
+    role_id: SecretStr
+    secret_id: SecretStr
+    auto_unseal_enabled: bool = False
+    auto_unseal_keys: tuple[SecretStr, ...] = ()
+    mount_path: str
+    address: str
+    ca_cert_file: Path | None = None
+    metadata: dict[str, str] = {}
+
+
+class AwsEngine(Section):
+    """AWS KMS or Secrets Manager."""
+
+    id: str
+    region: str
+    key_spec: str = "RSA_4096"
+    key_usage: Literal["SIGN_VERIFY"] = "SIGN_VERIFY"
+    auth_method: Literal["static", "role", "default"] = "default"
+    endpoint_url: str | None = None
+    access_key_id: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+    session_token: SecretStr | None = None
+    role_arn: str | None = None
+    metadata: dict[str, str] = {}
+
+
+class CryptoEngines(Section):
+    """`crypto_engines`, by kind; `default_id` names the one that new keys go to."""
+
+    default_id: str = "software"
+    software: tuple[SoftwareEngine, ...] = (SoftwareEngine(),)
+    pkcs11: tuple[Pkcs11Engine, ...] = ()
+    hashicorp_vault: tuple[VaultEngine, ...] = ()
+    aws_kms: tuple[AwsEngine, ...] = ()
+    aws_secrets_manager: tuple[AwsEngine, ...] = ()
+
+
+class Va(Section):
+    """`va`: bases of the OCSP, CRL and CA certificate addresses that certificates carry."""
+
+    public_urls: tuple[str, ...] = ("http://localhost:8080",)
+
+
+class Dms(Section):
+    """`dms`: what stands in where a DMS names none, and the CAs of bootstrap certificates."""
+
+    enrollment_ca: str = "manufacturing-ca"
+    issuance_profile: str = "device-profile"
+    bootstrap_cas: tuple[str, ...] = ("bootstrap-ca",)
+
+
+class SecurityEvents(Section):
+    """`logs.security_events`."""
+
+    enabled: bool = True
+    log_authentication: bool = True
+    log_authorization: bool = True
+    log_ca_operations: bool = True
+    log_certificate_issuance: bool = True
+
+
+class Logs(Section):
+    """`logs`."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+    security_events: SecurityEvents | None = None
+
+
+class OtelSignal(Section):
+    """One of the three signals."""
+
+    enabled: bool = False
+    interval_in_millis: Annotated[int, Field(ge=1000)] = 10000
+    hostname: str = "localhost"
+    port: Port = 4318
+    scheme: Literal["http", "https"] = "https"
+    base_path: str = ""
+
+
+class Otel(Section):
+    """`otel`."""
+
+    metrics: OtelSignal = OtelSignal()
+    traces: OtelSignal = OtelSignal()
+    logging: OtelSignal = OtelSignal()
+
+
+class Jwt(Section):
+    """`identity_extractors.jwt`."""
+
+    enabled: bool = False
+    validate_signature: bool = True
+    issuer: str = ""
+    audience: str = ""
+    public_key_url: str = ""
+    required_claims: tuple[str, ...] = ("sub", "exp", "iat")
+
+
+class IdentityExtractors(Section):
+    """`identity_extractors`."""
+
+    jwt: Jwt = Jwt()
+
+
+class Upstream(Section):
+    """`est`: where an EST edge in a process of its own asks, and as whom."""
+
+    upstream: str
+    cert_file: Path = Path("est.crt")
+    key_file: Path = Path("est.key")
+    ca_file: Path = Path("tls-ca.crt")
+
+
+class Settings(Section):
+    """The whole file."""
+
+    mode: Literal["production", "development"] = "production"
+    http: Http = Http()
+    server: Server = Server()
+    database: DatabaseUrl | None = None
+    postgres: Postgres | None = None
+    crypto_engines: CryptoEngines = CryptoEngines()
+    va: Va = Va()
+    dms: Dms = Dms()
+    logs: Logs = Logs()
+    otel: Otel | None = None
+    identity_extractors: IdentityExtractors | None = None
+    est: Upstream | None = None
+
+    @property
+    def software_engine(self) -> SoftwareEngine:
+        """The engine that keys are made in. `start_faults` was asked before."""
+        return self.crypto_engines.software[0]
+
+    def database_settings(self, directory: Path) -> DatabaseSettings:
+        """Where the data is; a relative SQLite path counts from `directory`."""
+        if self.postgres is not None:
+            return _postgres_settings(self.postgres, directory)
+        url = (self.database or DatabaseUrl()).url.get_secret_value()
+        settings = DatabaseSettings.from_url(url)
+        if settings.path is not None:
+            return DatabaseSettings(Dialect.SQLITE, path=directory / settings.path)
+        return settings
+
+
+def _postgres_settings(section: Postgres, directory: Path) -> DatabaseSettings:
+    def file(path: Path | None) -> Path | None:
+        return None if path is None else directory / path
+
+    return DatabaseSettings(
+        Dialect.POSTGRESQL,
+        host=section.hostname,
+        port=section.port,
+        database=section.database,
+        username=section.username,
+        password=section.password.get_secret_value(),
+        service_users={
+            name: ServiceUser(user.username, user.password.get_secret_value())
+            for name, user in section.users.items()
+        },
+        sslmode=section.sslmode,
+        sslrootcert=file(section.sslrootcert),
+        sslcert=file(section.sslcert),
+        sslkey=file(section.sslkey),
+        pool_size=section.pool_size,
+    )
+
+
+def judge(values: dict[str, object], source: str, referred: set[str]) -> Settings:
+    """Make settings of a file's values. Raises `ConfigurationFaults` with every fault."""
+    try:
+        settings = Settings.model_validate(values)
+    except PydanticValidationError as error:
+        faults = [_fault(dict(one), values, referred) for one in error.errors()]
+        raise ConfigurationFaults(source, faults) from None
+    faults = _contradictions(settings)
+    if faults:
+        raise ConfigurationFaults(source, faults)
+    return settings
+
+
+def _contradictions(settings: Settings) -> list[Fault]:
+    faults = []
+    if settings.database is not None and settings.postgres is not None:
+        faults.append(Fault("database", "a URL beside postgres", "one of database and postgres"))
+    elif settings.database is not None:
+        try:
+            DatabaseSettings.from_url(settings.database.url.get_secret_value())
+        except RuleViolation as error:
+            faults.append(Fault("database.url", "a URL that is none", error.text))
+    engines = settings.crypto_engines
+    kinds = (
+        engines.software,
+        engines.pkcs11,
+        engines.hashicorp_vault,
+        engines.aws_kms,
+        engines.aws_secrets_manager,
+    )
+    ids = [engine.id for kind in kinds for engine in kind]
+    faults += [
+        Fault("crypto_engines", f"the id {one} twice", "each id once")
+        for one in sorted({one for one in ids if ids.count(one) > 1})
+    ]
+    if engines.default_id not in ids:
+        faults.append(
+            Fault("crypto_engines.default_id", engines.default_id, ", ".join(ids) or "an engine")
+        )
+    return faults
+
+
+_SECRET_FIELDS = frozenset(
+    {
+        "password",
+        "pin",
+        "role_id",
+        "secret_id",
+        "auto_unseal_keys",
+        "access_key_id",
+        "secret_access_key",
+        "session_token",
+        "url",
+    }
+)
+
+
+def _fault(error: dict[str, object], values: dict[str, object], referred: set[str]) -> Fault:
+    location = cast("tuple[str | int, ...]", error["loc"])
+    path = _path(location)
+    kind = str(error["type"])
+    if kind == "extra_forbidden":
+        return Fault(path, "a key that is not known", ", ".join(_keys_at(location[:-1])))
+    if kind == "missing":
+        return Fault(path, "nothing", "a value, which is required")
+    secret = path in referred or not _SECRET_FIELDS.isdisjoint(location)
+    found = "a value that is not shown" if secret else _shown(_at(values, location))
+    context = error.get("ctx")
+    expected = context.get("expected") if isinstance(context, dict) else None
+    text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    return Fault(path, found, str(expected or text))
+
+
+def _path(location: tuple[object, ...]) -> str:
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _at(values: object, location: tuple[object, ...]) -> object:
+    for part in location:
+        try:
+            values = values[part]  # type: ignore[index]
+        except (KeyError, IndexError, TypeError):
+            return values
+    return values
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _keys_at(location: tuple[object, ...]) -> list[str]:
+    """The keys that a section takes, found by walking the types of its path."""
+    model: object = Settings
+    for part in location:
+        if isinstance(part, int):
+            continue
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return ["nothing"]
+        model = _section_in(fields[part].annotation)
+    return sorted(getattr(model, "model_fields", {}))
+
+
+def _section_in(annotation: object) -> object:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _section_in(inner)
+        if found is not None:
+            return found
+    return None

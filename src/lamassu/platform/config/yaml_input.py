@@ -1,0 +1,165 @@
+"""One YAML file, read strictly: keys stand once, nothing is aliased, references are resolved.
+
+`${NAME}` in any text is an environment variable, `${file:PATH}` a file's content without its
+last line end (a relative path counts from the configuration's folder), `$${` a plain `${`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import yaml
+
+from lamassu.platform.config.faults import ConfigurationFaults, Fault
+
+LARGEST_FILE = 1024 * 1024  # bytes
+LARGEST_SECRET = 64 * 1024
+DEEPEST = 32
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)\}")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+Tree = Mapping[str, object] | Sequence[object] | str | int | float | bool | None
+
+
+@dataclass
+class Document:
+    """The file's content as plain values, and which of them came from a reference."""
+
+    values: dict[str, object]
+    referred: set[str] = field(default_factory=set)
+
+
+def read(path: Path) -> Document:
+    """Read the file. Raises `ConfigurationFaults`."""
+    text = _text_of(path)
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
+        problem = getattr(error, "problem", None) or "no YAML"
+        raise ConfigurationFaults(str(path), [Fault(where, str(problem), "valid YAML")]) from None
+    reader = _Reader(path.parent, text)
+    values = reader.value(node, "", 0) if node is not None else {}
+    if not isinstance(values, dict):
+        reader.faults.append(Fault("the file", "no mapping", "sections by name (http:, ...)"))
+    if reader.faults:
+        raise ConfigurationFaults(str(path), reader.faults)
+    return Document(cast("dict[str, object]", values), reader.referred)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+        if len(raw) > LARGEST_FILE:
+            raise ConfigurationFaults(
+                str(path), [Fault("the file", "more than 1 MiB", "at most 1 MiB")]
+            )
+        return raw.decode("utf-8")
+    except FileNotFoundError:
+        raise ConfigurationFaults(
+            str(path), [Fault("the file", "nothing", "what `lamassu init` writes")]
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no UTF-8"
+        raise ConfigurationFaults(
+            str(path), [Fault("the file", str(reason), "a readable UTF-8 file")]
+        ) from None
+
+
+class _Reader:
+    """Turns nodes into values and gathers every fault on the way."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        self.faults: list[Fault] = []
+        self.referred: set[str] = set()
+        self._folder = folder
+        self._seen: set[int] = set()
+        self._constructor = yaml.SafeLoader("")
+
+    def value(self, node: yaml.Node, path: str, depth: int) -> object:
+        if depth > DEEPEST:
+            self.faults.append(Fault(path, "deeper nesting", f"at most {DEEPEST} levels"))
+            return None
+        if id(node) in self._seen:
+            self.faults.append(Fault(path or "the file", "an alias", "the value itself"))
+            return None
+        if not isinstance(node, yaml.ScalarNode):
+            self._seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path, depth)
+        if isinstance(node, yaml.SequenceNode):
+            return [
+                self.value(item, f"{path}[{index}]", depth + 1)
+                for index, item in enumerate(node.value)
+            ]
+        return self._scalar(cast("yaml.ScalarNode", node), path)
+
+    def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, object]:
+        values: dict[str, object] = {}
+        for key_node, value_node in node.value:
+            key = self._constructor.construct_object(key_node)
+            inner = f"{path}.{key}" if path else str(key)
+            line = key_node.start_mark.line + 1
+            if not isinstance(key, Hashable) or not isinstance(key, str):
+                self.faults.append(Fault(inner, f"a key that is no text (line {line})", "a name"))
+                continue
+            if key in values:
+                self.faults.append(Fault(inner, f"the key again in line {line}", "each key once"))
+                continue
+            values[key] = self.value(value_node, inner, depth + 1)
+        return values
+
+    def _scalar(self, node: yaml.ScalarNode, path: str) -> object:
+        if "${" in node.value:
+            return self._resolved(node.value, path)
+        try:
+            return cast("object", self._constructor.construct_object(node))
+        except (yaml.YAMLError, ValueError):
+            self.faults.append(Fault(path, f"the tag {node.tag}", "a plain value"))
+            return None
+
+    def _resolved(self, text: str, path: str) -> str:
+        def replace(match: re.Match[str]) -> str:
+            name = match[1]
+            if name is None:
+                return "${"
+            self.referred.add(path)
+            return self._file(name[5:], path) if name.startswith("file:") else self._env(name, path)
+
+        return _REFERENCE.sub(replace, text)
+
+    def _env(self, name: str, path: str) -> str:
+        if not _NAME.fullmatch(name):
+            self.faults.append(Fault(path, f"${{{name}}}", "${VARIABLE} or ${file:PATH}"))
+            return ""
+        value = os.environ.get(name)
+        if not value:
+            state = "is not set" if value is None else "is empty"
+            self.faults.append(
+                Fault(path, f"${{{name}}}, which {state}", "a variable with a value")
+            )
+            return ""
+        return value
+
+    def _file(self, name: str, path: str) -> str:
+        try:
+            with (self._folder / name).open("rb") as file:
+                raw = file.read(LARGEST_SECRET + 1)
+            text = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is no UTF-8"
+            self.faults.append(Fault(path, f"${{file:{name}}}: {reason}", "a readable text file"))
+            return ""
+        if not text or len(raw) > LARGEST_SECRET:
+            state = "which is empty" if not text else "which exceeds 64 KiB"
+            self.faults.append(Fault(path, f"${{file:{name}}}, {state}", "a file with one value"))
+            return ""
+        return text
