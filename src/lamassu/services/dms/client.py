@@ -10,7 +10,7 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 
 from lamassu.kernel import errors
-from lamassu.kernel.errors import LamassuError, Unavailable
+from lamassu.kernel.errors import LamassuError, NotFound, Unavailable
 from lamassu.services.dms.contract import EnrollmentRequest
 
 _KINDS: Mapping[str, type[LamassuError]] = {
@@ -75,6 +75,8 @@ class RemoteEnrollment:
         self, method: str, dms_id: str, deed: str, body: Mapping[str, object] | None
     ) -> list[bytes]:
         """Raises what the DMS manager raised, or `Unavailable` when it cannot be asked."""
+        if "/" in dms_id or dms_id in (".", ".."):  # such a path would lead elsewhere
+            raise NotFound("DMS not found", code="dms_not_found")
         path = f"/internal/dms/{quote(dms_id, safe='')}/{deed}"
         try:
             response = await self._client.request(method, path, json=body)

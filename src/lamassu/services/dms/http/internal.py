@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from lamassu.kernel import errors
 from lamassu.kernel.errors import LamassuError
 from lamassu.kernel.identity import ANONYMOUS, Caller, Peer
 from lamassu.platform.http import Access, Call, Route, WireModel, json_answer
@@ -124,7 +125,7 @@ async def _answered(answer: Callable[[], Awaitable[list[bytes]]]) -> Response:
         certificates = await answer()
     except LamassuError as error:
         refusal = Refusal(
-            kind=type(error).__name__,
+            kind=_kind_of(error),
             text=error.text,
             code=error.code,
             field=error.field,
@@ -133,6 +134,11 @@ async def _answered(answer: Callable[[], Awaitable[list[bytes]]]) -> Response:
         return json_answer(EnrollmentAnswer(refusal=refusal))
     encoded = [base64.b64encode(der).decode("ascii") for der in certificates]
     return json_answer(EnrollmentAnswer(certificates=encoded))
+
+
+def _kind_of(error: LamassuError) -> str:
+    """The name of its class in the tree of errors: slices derive classes of their own."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
 
 
 def _request(call: Call) -> EnrollmentRequest:
