@@ -28,6 +28,7 @@ from lamassu.services.access.rules import ISSUING_LIFETIME
 from lamassu.services.access.usecases import AccessService
 from lamassu.services.kms.contract import KeyPurpose
 from lamassu.services.kms.usecases import KmsService
+from tests.support.judges import lint_certificate
 
 from .conftest import HOST, Audited, MovedClock
 
@@ -261,18 +262,25 @@ async def test_a_root_key_removed_by_a_try_that_crashed_is_noted_by_the_next(
     assert (await audited())[-1][0] == "access.root-key.export"
 
 
-async def test_openssl_accepts_what_it_issues(access: AccessService, tmp_path: Path) -> None:
+async def test_openssl_and_pkilint_accept_what_it_issues(
+    access: AccessService, tmp_path: Path
+) -> None:
     anchors = tmp_path / "anchors.pem"
     anchors.write_bytes(await access.trust_anchor_pem())
     hosts = {CredentialKind.SERVER: ["localhost"]}
     purposes = {CredentialKind.SERVER: "sslserver"}
     at = str(int(access._clock.now().timestamp()))
+    for der in ders_of(anchors.read_bytes()):
+        assert lint_certificate(der) == []
     for kind in CredentialKind:
         issued = await access.issue(
             kind, "some.name", lifetime=DAY, caller=HOST, hosts=hosts.get(kind, [])
         )
         chain = tmp_path / f"{kind}.pem"
         chain.write_bytes(issued.chain_pem)
+        # the linter's idea of a URI knows the schemes of the web only
+        allowed = [] if kind is CredentialKind.SERVER else ["pkix.invalid_uri_syntax"]
+        assert lint_certificate(issued.credential.der, allowed=allowed) == []
         purpose = purposes.get(kind, "sslclient")
         command = ["openssl", "verify", "-x509_strict", "-attime", at, "-purpose", purpose]
         subprocess.run([*command, "-CAfile", anchors, chain], check=True, capture_output=True)
