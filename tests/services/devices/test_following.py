@@ -100,8 +100,8 @@ async def test_a_revoked_ca_takes_the_devices_under_it_along(world: World) -> No
     world.office.add(moved.id, ca_id="other-ca")
     moved, _ = await _moved_to_other_ca(world, moved.id)
 
-    world.office.revoked_cas.add("root-ca")
-    await DeviceEvents(world.service).handle(heard(CA_STATUS, "ca/root-ca"))
+    world.office.revoked_cas.add("issuing-ca")
+    await DeviceEvents(world.service).handle(heard(CA_STATUS, "ca/issuing-ca"))
 
     for device_id in under:
         assert (await world.service.get(device_id)).status is DeviceStatus.REVOKED
@@ -109,7 +109,7 @@ async def test_a_revoked_ca_takes_the_devices_under_it_along(world: World) -> No
     assert await world.service.get("moved") == moved
 
     world.office.revoked_cas.clear()
-    await world.service.follow_authority("root-ca")
+    await world.service.follow_authority("issuing-ca")
     for device_id in under:
         assert (await world.service.get(device_id)).status is DeviceStatus.ACTIVE
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -51,9 +50,6 @@ class Office:
 
     clock: MovedClock
     certificates: dict[str, Certificate] = field(default_factory=dict)
-    parents: dict[str, str | None] = field(
-        default_factory=lambda: {"root-ca": None, "issuing-ca": "root-ca", "other-ca": None}
-    )
     revoked_cas: set[str] = field(default_factory=set)
     reasons: list[tuple[str, RevocationReason]] = field(default_factory=list)
     failing: int = 0
@@ -102,32 +98,24 @@ class Office:
 
     async def standing(self, ca_id: str, serial_number: str) -> CertificateStanding:
         certificate = self.certificates.get(serial_number)
-        path = [ca.id for ca in await self.path_of(ca_id)]
         revoked = certificate is not None and (
-            certificate.stored_status is CertificateStatus.REVOKED
-            or not self.revoked_cas.isdisjoint(path)
+            certificate.stored_status is CertificateStatus.REVOKED or ca_id in self.revoked_cas
         )
         return CertificateStanding(certificate is not None, revoked, self.clock.now())
 
-    async def path_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
-        if ca_id not in self.parents:
+    async def get_ca(self, ca_id: str) -> CertificationAuthority:
+        if ca_id not in ("issuing-ca", "other-ca"):
             raise NotFound("CA not found")
-        path = []
-        current: str | None = ca_id
-        while current is not None:
-            path.append(
-                CertificationAuthority(
-                    id=current,
-                    certificate=_no_certificate(),
-                    key_id="",
-                    level=0,
-                    parent_id=self.parents[current],
-                    profile_id="",
-                    created_at=START,
-                )
-            )
-            current = self.parents[current]
-        return path
+        return CertificationAuthority(
+            id=ca_id,
+            certificate=_no_certificate(),
+            key_id="",
+            level=0,
+            parent_id="root-ca",
+            profile_id="",
+            created_at=START,
+            revoked_by="root-ca" if ca_id in self.revoked_cas else None,
+        )
 
     async def revoke(self, serial_number: str, reason: RevocationReason, *, caller: Caller) -> bool:
         for happen in self.before_revoking:

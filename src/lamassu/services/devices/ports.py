@@ -128,12 +128,9 @@ class DeviceStore(Protocol):
         """How many devices there are of each status that occurs."""
         ...
 
-    async def issuers_in_use(self) -> Sequence[str]:
-        """The ids of the CAs whose certificates are active in slots."""
-        ...
-
-    def active_under(self, ca_id: str) -> AsyncIterator[str]:
-        """Ids of the devices whose active certificate is of this CA."""
+    def astray(self, ca_id: str, *, revoked: bool) -> AsyncIterator[str]:
+        """Ids of the devices whose active certificate is of this CA and whose slot does not
+        say `revoked` yet (or still, when that is false)."""
         ...
 
 
@@ -148,8 +145,8 @@ class CertificateOffice(Protocol):
         """Whether it is revoked, by itself or by a CA above it."""
         ...
 
-    async def path_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
-        """The CA and those above it. Raises `NotFound`."""
+    async def get_ca(self, ca_id: str) -> CertificationAuthority:
+        """Raises `NotFound`."""
         ...
 
     async def revoke(self, serial_number: str, reason: RevocationReason, *, caller: Caller) -> bool:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     case,
     func,
     literal,
+    not_,
     select,
     update,
 )
@@ -292,14 +293,9 @@ class DeviceStorage:
             rows = (await connection.execute(query)).all()
         return {DeviceStatus(name): count for name, count in rows}
 
-    async def issuers_in_use(self) -> Sequence[str]:
-        """CAs of active certificates, and at worst of earlier ones too."""
-        query = select(certificates.c.ca_id).where(certificates.c.number.is_not(None)).distinct()
-        async with self._database.reading(SERVICE) as connection:
-            return [name for name in (await connection.scalars(query)).all() if name is not None]
-
-    async def active_under(self, ca_id: str) -> AsyncIterator[str]:
+    async def astray(self, ca_id: str, *, revoked: bool) -> AsyncIterator[str]:
         """In batches by id, so that no cursor stays open while devices are changed."""
+        is_revoked = devices.c.slot_status == SlotStatus.REVOKED.value
         after = ""
         while True:
             query = (
@@ -310,6 +306,7 @@ class DeviceStorage:
                     certificates.c.number == devices.c.active_version,
                     certificates.c.ca_id == ca_id,
                     devices.c.decommissioned_at.is_(None),
+                    not_(is_revoked) if revoked else is_revoked,
                 )
                 .order_by(devices.c.id)
                 .limit(_BATCH)

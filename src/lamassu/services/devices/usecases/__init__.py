@@ -128,7 +128,7 @@ class DeviceService:
         )
 
     async def follow_authority(self, ca_id: str) -> None:
-        """Bring all slots in line whose certificate stands under this CA."""
+        """Bring all slots in line whose certificate this CA issued."""
         await follow_authority(
             self._store,
             self._office,

@@ -47,16 +47,21 @@ async def follow_authority(
     *,
     caller: Caller,
 ) -> None:
-    """Bring every device in line whose active certificate stands under this CA."""
-    for issuer in await store.issuers_in_use():
-        try:
-            path = await office.path_of(issuer)
-        except NotFound:
-            continue
-        if all(ca.id != ca_id for ca in path):
-            continue
-        async for device_id in store.active_under(issuer):
-            await follow_device(store, office, clock, device_id, caller=caller)
+    """Bring every device in line whose active certificate this CA issued.
+
+    The CAs above and below it tell of themselves. A hold on a CA, and its release, touch no
+    certificate: this is how devices learn of them. A retry goes on where it was cut off.
+    """
+    try:
+        authority = await office.get_ca(ca_id)
+    except NotFound:
+        return
+    revoked = (
+        authority.revoked_by is not None
+        or authority.certificate.stored_status is CertificateStatus.REVOKED
+    )
+    async for device_id in store.astray(ca_id, revoked=revoked):
+        await follow_device(store, office, clock, device_id, caller=caller)
 
 
 async def follow_device(
