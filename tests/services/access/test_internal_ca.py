@@ -267,7 +267,7 @@ async def test_openssl_and_pkilint_accept_what_it_issues(
 ) -> None:
     anchors = tmp_path / "anchors.pem"
     anchors.write_bytes(await access.trust_anchor_pem())
-    hosts = {CredentialKind.SERVER: ["localhost"]}
+    hosts = {CredentialKind.SERVER: ["pki.example"]}
     purposes = {CredentialKind.SERVER: "sslserver"}
     at = str(int(access._clock.now().timestamp()))
     for der in ders_of(anchors.read_bytes()):
