@@ -22,7 +22,7 @@ _OUT_OF_REACH = (
     "58",  # the server's own I/O
     "XX",  # the server's own faults, damaged data among them
 )
-_UNREADABLE = ("22021", "22P05")  # NUL and its like, which PostgreSQL's text cannot hold
+_UNSTORABLE = "22"  # NUL in a text, a number too large: values that came through the checks
 _UNIQUE = ("23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
 _REFERENCE = ("23503", "SQLITE_CONSTRAINT_FOREIGNKEY")
 
@@ -61,9 +61,7 @@ def translated(error: BaseException) -> LamassuError | None:
 def _judged(error: exc.DBAPIError, code: str) -> LamassuError | None:
     if isinstance(error, exc.IntegrityError):
         return _breach(code)
-    if code in _UNREADABLE:
-        return Malformed("a text holds a character that cannot be stored (NUL)")
-    if isinstance(error, exc.DataError):
+    if code.startswith(_UNSTORABLE) or _refused_by_driver(error):
         return Malformed("a value is outside what can be stored")
     if _out_of_reach(error, code):
         return unavailable("the database cannot do this now; try again")
@@ -86,19 +84,30 @@ def _breach(code: str) -> Conflict | None:
     return None  # NOT NULL and CHECK: our own fault
 
 
+def _refused_by_driver(error: exc.DBAPIError) -> bool:
+    """asyncpg refuses what it cannot encode with an error that is also a `ValueError`."""
+    return error.orig is not None and isinstance(error.orig.__cause__, ValueError)
+
+
 def _stale(error: exc.DBAPIError) -> bool:
     """A prepared statement that a migration made invalid: the next try prepares it anew."""
     return "InvalidCachedStatement" in type(error.orig).__name__
 
 
-def name_unstorable_values(engine: AsyncEngine) -> None:
-    """Make values that no driver can encode `Malformed`, where they are met.
+def name_raw_errors(engine: AsyncEngine) -> None:
+    """Tell errors that the drivers raise as Python's own, which would pass for faults of ours.
 
-    Lone surrogates and integers beyond 64 bits come through JSON; SQLite's driver raises
-    Python's own errors for them, which would pass for a fault of ours.
+    Lone surrogates and integers beyond 64 bits come through JSON; a server that has fallen
+    silent, or a connection that breaks at the wrong moment, through the network.
     """
 
     @event.listens_for(engine.sync_engine, "handle_error")
-    def _name(context: ExceptionContext) -> None:
-        if isinstance(context.original_exception, UnicodeEncodeError | OverflowError):
-            context.chained_exception = Malformed("a value is outside what can be stored")
+    def _name(context: ExceptionContext) -> LamassuError | None:
+        error = context.original_exception
+        if isinstance(error, UnicodeEncodeError | OverflowError):
+            return Malformed("a value is outside what can be stored")
+        if isinstance(error, OSError | TimeoutError):
+            context.is_disconnect = True
+            log.warning("database_failure", error=repr(error))
+            return unavailable("the database does not answer; try again")
+        return None

@@ -10,7 +10,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection
 
-from lamassu.platform.database.failures import name_unstorable_values, unavailable
+from lamassu.platform.database.failures import name_raw_errors, unavailable
 from lamassu.platform.database.settings import DatabaseSettings, tls_of
 
 _PREPARED_STATEMENTS = 500  # per connection; a service has far fewer different ones
@@ -81,10 +81,11 @@ def _pooled(settings: DatabaseSettings, service: str) -> AsyncEngine:
         pool_size=settings.pool_size,
         max_overflow=0,
         pool_timeout=settings.patience.total_seconds(),
+        hide_parameters=True,  # what they hold is nothing for a log
         pool_use_lifo=True,  # few connections stay warm, their prepared statements with them
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
-    name_unstorable_values(engine)
+    name_raw_errors(engine)
     return engine
 
 

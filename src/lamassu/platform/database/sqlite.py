@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from lamassu.kernel.errors import Unavailable
-from lamassu.platform.database.failures import name_unstorable_values, unavailable
+from lamassu.platform.database.failures import name_raw_errors, unavailable
 from lamassu.platform.database.settings import DatabaseSettings
 from lamassu.platform.database.sqlite_driver import (
     FileConnection,
@@ -231,9 +231,12 @@ class SqliteStore:
             connector(path, patience=patience, durable=settings.durable, read_only=False)
         )
         writer_engine = create_async_engine(
-            "sqlite+aiosqlite://", async_creator=_given(writer), poolclass=StaticPool
+            "sqlite+aiosqlite://",
+            async_creator=_given(writer),
+            poolclass=StaticPool,
+            hide_parameters=True,
         )
-        name_unstorable_values(writer_engine)
+        name_raw_errors(writer_engine)
         connection = await writer_engine.connect()
         readers = _reader_engine(path, settings)
         return cls(writer_engine, connection, GroupCommit(writer, patience), readers)
@@ -270,8 +273,9 @@ def _reader_engine(path: Path, settings: DatabaseSettings) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=settings.patience.total_seconds(),
         pool_reset_on_return=None,
+        hide_parameters=True,
     )
-    name_unstorable_values(engine)
+    name_raw_errors(engine)
     return engine
 
 
