@@ -11,7 +11,11 @@ from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.x509.names import same_name
 from lamassu.services.ca.contract import IssuanceProfile
 from lamassu.services.ca.model import CaRequest
+from lamassu.services.ca.rules.profiles import check_id
 from lamassu.services.kms.contract import Engine, KeyAlgorithm, KeySpec
+
+# Words that stand where an id does in the routes.
+_RESERVED_IDS = frozenset({"cn", "import"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def roles_of_profiles(
         )
     if default is None and not request.any_profile_id:
         raise RuleViolation(
-            "struct validation error: profile_id is missing",
+            "struct validation error",
             code="field_missing",
             field="profile_id",
         )
@@ -82,6 +86,13 @@ def _twice(what: str) -> RuleViolation:
     return RuleViolation(
         f"two profiles are named for {what}", code="profile_twice", field="issuance_profile_id"
     )
+
+
+def check_ca_id(ca_id: str) -> None:
+    """Refuse an id under which the CA could not be reached. Raises `RuleViolation`."""
+    check_id(ca_id)
+    if ca_id in _RESERVED_IDS:
+        raise RuleViolation(f"{ca_id} is no name for a CA", code="id_malformed", field="id")
 
 
 def check_key_spec(request: CaRequest, engines: Sequence[Engine]) -> KeySpec:

@@ -27,13 +27,14 @@ from lamassu.services.ca.model import CaRequest, NewCertificate
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.authorities import (
     ProfileRoles,
+    check_ca_id,
     check_key_spec,
     check_subject,
     path_length_for,
     roles_of_profiles,
 )
 from lamassu.services.ca.rules.metadata import users_own
-from lamassu.services.ca.rules.profiles import check_id, check_key, check_profile
+from lamassu.services.ca.rules.profiles import check_key, check_profile
 from lamassu.services.ca.rules.status import check_may_sign
 from lamassu.services.ca.rules.template import (
     CertificateTemplate,
@@ -117,7 +118,7 @@ class CaCreation:
 
     async def _plan(self, request: CaRequest, now: datetime) -> _Plan:
         ca_id = request.id or str(uuid4())
-        check_id(ca_id)
+        check_ca_id(ca_id)
         if await self._store.find_ca(ca_id) is not None:
             raise _exists()
         subject = name_of(request.subject)
@@ -132,6 +133,10 @@ class CaCreation:
         validity = request.validity
         if roles.own is not None and is_set(roles.own.validity):
             validity = roles.own.validity
+        if not is_set(validity):
+            raise RuleViolation(
+                "struct validation error", code="field_missing", field="ca_expiration"
+            )
         not_after = end_of(validity, now, field="ca_expiration")
         if parent is not None:
             check_ends_before_issuer(not_after, parent.authority.certificate, field="ca_expiration")
@@ -185,13 +190,7 @@ class CaCreation:
 
     async def _refuse_existing_key(self, key_id: str) -> None:
         """A CA's key is made for it alone (security rule 9). Raises `NotFound`, `Forbidden`."""
-        for purpose in KeyPurpose:
-            try:
-                await self._keys.get(key_id, purpose=purpose)
-            except NotFound:
-                continue
-            break
-        else:
+        if await self._keys.find(key_id) is None:
             raise NotFound("key not found", code="key_not_found", field="key_metadata.key_id")
         raise Forbidden(
             "a CA's key is made for it alone; leave key_id out",

@@ -16,6 +16,7 @@ from lamassu.services.ca.contract import (
     IssuanceProfile,
     Validity,
 )
+from lamassu.services.kms.contract import Engine
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -130,6 +131,23 @@ def validity_document(validity: Validity) -> dict[str, Json]:
         document["duration"] = duration_text(validity.duration)
     document["time"] = time_text(validity.not_after)
     return document
+
+
+def engine_document(engine: Engine) -> dict[str, Json]:
+    """A crypto engine as the KMS shows it (decision 12)."""
+    return {
+        "type": engine.type,
+        "security_level": engine.security_level,
+        "provider": engine.provider,
+        "name": engine.name,
+        "metadata": dict(engine.metadata),
+        "supported_key_types": [
+            {"type": algorithm.value, "sizes": list(sizes)}
+            for algorithm, sizes in engine.supported.items()
+        ],
+        "id": engine.id,
+        "default": engine.default,
+    }
 
 
 def update_document(

@@ -37,7 +37,11 @@ class CaSignatures:
         authority = await self._ca(ca_id)
         check_may_sign(authority, self._clock.now())
         signature = await self._keys.sign_for_ca(
-            authority.key_id, algorithm=algorithm, message=message, message_type=message_type
+            authority.key_id,
+            algorithm=algorithm,
+            message=message,
+            message_type=message_type,
+            caller=caller,
         )
         async with self._store.unit() as transaction:
             record(

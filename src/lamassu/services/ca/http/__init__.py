@@ -1,0 +1,18 @@
+"""The CA's routes (contract/ca.md), relative to `/api/ca`."""
+
+from __future__ import annotations
+
+from lamassu.platform.http import Route
+from lamassu.services.ca.http.authorities import authority_routes
+from lamassu.services.ca.http.certificates import certificate_routes
+from lamassu.services.ca.http.profiles import profile_routes
+from lamassu.services.ca.usecases import CaService
+
+
+def routes(service: CaService) -> list[Route]:
+    """All of them."""
+    return [
+        *authority_routes(service),
+        *certificate_routes(service),
+        *profile_routes(service),
+    ]

@@ -1,0 +1,194 @@
+"""Answer bodies: the original's fields, checked on their way out."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+from lamassu.platform.http.wire import WireBase64
+
+T = TypeVar("T")
+
+_Object = dict[str, JsonValue]
+
+
+class Answer(BaseModel):
+    """What is sent is what is documented: another field would be a fault of ours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PageAnswer(BaseModel, Generic[T]):
+    """A page; `next` is the bookmark of the one after it, or empty."""
+
+    next: str
+    list: list[T]
+
+
+class SubjectAnswer(Answer):
+    """The six attributes of a name."""
+
+    common_name: str
+    organization: str
+    organization_unit: str
+    country: str
+    state: str
+    locality: str
+
+
+class KeyMetadataAnswer(Answer):
+    """A subject's key."""
+
+    type: str
+    bits: int
+    strength: str
+
+
+class ExtensionsAnswer(Answer):
+    """Usages."""
+
+    key_usage: list[str]
+    extended_key_usage: list[str]
+
+
+class IssuerMetadataAnswer(Answer):
+    """The CA that signed; a root is its own."""
+
+    serial_number: str
+    id: str
+    level: int
+
+
+class CertificateAnswer(Answer):
+    """A certificate."""
+
+    serial_number: str
+    subject_key_id: str
+    authority_key_id: str
+    metadata: _Object
+    status: str
+    certificate: str
+    key_metadata: KeyMetadataAnswer
+    subject: SubjectAnswer
+    issuer: SubjectAnswer
+    valid_from: str
+    valid_to: str
+    extensions: ExtensionsAnswer
+    issuer_metadata: IssuerMetadataAnswer
+    revocation_timestamp: str
+    revocation_reason: str
+    type: str
+    engine_id: str
+    is_ca: bool
+
+
+class CaAnswer(Answer):
+    """A CA; level 0 is a root."""
+
+    id: str
+    certificate: CertificateAnswer
+    serial_number: str
+    metadata: _Object
+    creation_ts: str
+    level: int
+    profile_id: str
+
+
+class CryptoEnforcementAnswer(Answer):
+    """Which keys a profile takes."""
+
+    enabled: bool
+    allow_rsa_keys: bool
+    allowed_rsa_key_sizes: list[int] | None
+    allow_ecdsa_keys: bool
+    allowed_ecdsa_key_sizes: list[int] | None
+
+
+class ProfileAnswer(Answer):
+    """An issuance profile; the fields from `minimum_validity` on only where they are set."""
+
+    id: str
+    name: str
+    description: str
+    validity: _Object
+    sign_as_ca: bool
+    honor_key_usage: bool
+    key_usage: list[str]
+    honor_extended_key_usages: bool
+    extended_key_usages: list[str]
+    honor_subject: bool
+    subject: SubjectAnswer
+    honor_extensions: bool
+    crypto_enforcement: CryptoEnforcementAnswer
+    minimum_validity: str | None = None
+    path_length: int | None = None
+    ca_id: str | None = None
+    extensions: _Object | None = None
+    crl_distribution_points: list[str] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        written: dict[str, object] = write(self)
+        return {name: value for name, value in written.items() if value is not None}
+
+
+class SignedDataAnswer(Answer):
+    """A signature."""
+
+    signed_data: WireBase64
+
+
+class ValidAnswer(Answer):
+    """Whether a signature is right."""
+
+    valid: bool
+
+
+class SupportedKeysAnswer(Answer):
+    """An algorithm and its sizes in bits."""
+
+    type: str
+    sizes: list[int]
+
+
+class EngineAnswer(Answer):
+    """A crypto engine."""
+
+    type: str
+    security_level: int
+    provider: str
+    name: str
+    metadata: _Object
+    supported_key_types: list[SupportedKeysAnswer]
+    id: str
+    default: bool
+
+
+class CasStatsAnswer(Answer):
+    """Counts of CAs."""
+
+    total: int
+    engine_distribution: dict[str, int]
+    status_distribution: dict[str, int]
+
+
+class CertificatesStatsAnswer(Answer):
+    """Counts of certificates."""
+
+    total: int
+    ca_distribution: dict[str, int]
+    status_distribution: dict[str, int]
+
+
+class StatsAnswer(Answer):
+    """Counts."""
+
+    cas: CasStatsAnswer
+    certificates: CertificatesStatsAnswer

@@ -1,0 +1,77 @@
+"""Values as answers, and the headers that tell what is still under way."""
+
+from __future__ import annotations
+
+from lamassu.kernel.listing import FieldType, Filterable
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificateStatus,
+    CertificateType,
+    CertificationAuthority,
+    IssuanceProfile,
+    RevocationReason,
+)
+from lamassu.services.ca.http.answers import CaAnswer, CertificateAnswer, ProfileAnswer
+from lamassu.services.ca.usecases import CaService
+from lamassu.services.ca.usecases.documents import (
+    ca_document,
+    certificate_document,
+    profile_document,
+)
+
+_CERTIFICATE_FIELDS = {
+    "type": FieldType.ENUM,
+    "serial_number": FieldType.STRING,
+    "subject.common_name": FieldType.STRING,
+    "subject_key_id": FieldType.STRING,
+    "issuer_meta.id": FieldType.STRING,
+    "status": FieldType.ENUM,
+    "engine_id": FieldType.STRING,
+    "valid_to": FieldType.DATE,
+    "valid_from": FieldType.DATE,
+    "revocation_timestamp": FieldType.DATE,
+    "revocation_reason": FieldType.ENUM,
+    "metadata": FieldType.JSON,
+    "extensions.key_usage": FieldType.STRING_ARRAY,
+    "extensions.extended_key_usage": FieldType.STRING_ARRAY,
+    "is_ca": FieldType.ENUM,
+}
+_CHOICES = {
+    "type": [kind.value for kind in CertificateType],
+    "status": [status.value for status in CertificateStatus],
+    "revocation_reason": [reason.value for reason in RevocationReason],
+    "is_ca": ["true", "false"],
+}
+CERTIFICATES = Filterable(fields=_CERTIFICATE_FIELDS, choices=_CHOICES)
+CAS = Filterable(
+    fields={"id": FieldType.STRING, "profile_id": FieldType.STRING, **_CERTIFICATE_FIELDS},
+    choices=_CHOICES,
+)
+PROFILES = Filterable(fields={"id": FieldType.STRING, "name": FieldType.STRING})
+
+
+class Encoder:
+    """Encodes for the instant of an answer, which decides what is expired."""
+
+    def __init__(self, service: CaService) -> None:
+        self._now = service.now()
+
+    def ca(self, authority: CertificationAuthority) -> CaAnswer:
+        return CaAnswer.model_validate(ca_document(authority, self._now))
+
+    def certificate(self, certificate: Certificate) -> CertificateAnswer:
+        return CertificateAnswer.model_validate(certificate_document(certificate, self._now))
+
+
+def profile_answer(profile: IssuanceProfile) -> ProfileAnswer:
+    return ProfileAnswer.model_validate(profile_document(profile))
+
+
+def progress_headers(*, shown: bool = True, job_id: str | None = None) -> dict[str, str]:
+    """What a revoking call has to admit (security rule 25, decision 20)."""
+    headers: dict[str, str] = {}
+    if not shown:
+        headers["Lamassu-Revocation"] = "pending"
+    if job_id is not None:
+        headers["Lamassu-Job"] = job_id
+    return headers

@@ -1,0 +1,98 @@
+"""Routes of issuance profiles, under the original's name and the seed's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from starlette.responses import Response
+
+from lamassu.platform.http import Access, Call, Route, empty_answer, json_answer, page_answer
+from lamassu.services.ca.http.answers import PageAnswer, ProfileAnswer
+from lamassu.services.ca.http.bodies import ProfileBody
+from lamassu.services.ca.http.encoding import PROFILES, profile_answer
+from lamassu.services.ca.usecases import CaService
+
+
+def profile_routes(service: CaService) -> list[Route]:
+    """Each route twice."""
+    handlers = _Handlers(service)
+    return [
+        route
+        for base in ("/v1/profiles", "/v1/issuanceprofiles")
+        for route in _routes_at(base, handlers)
+    ]
+
+
+def _routes_at(base: str, handlers: _Handlers) -> list[Route]:
+    return [
+        Route(
+            method="GET",
+            path=base,
+            access=Access.action("profile:read"),
+            handler=handlers.list,
+            summary="List issuance profiles",
+            answer=PageAnswer[ProfileAnswer],
+            listing=PROFILES,
+        ),
+        Route(
+            method="POST",
+            path=base,
+            access=Access.action("profile:create"),
+            handler=handlers.create,
+            summary="Create an issuance profile",
+            body=ProfileBody,
+            answer=ProfileAnswer,
+            status=201,
+        ),
+        Route(
+            method="GET",
+            path=f"{base}/{{id}}",
+            access=Access.action("profile:read", scope="id"),
+            handler=handlers.get,
+            summary="Get an issuance profile",
+            answer=ProfileAnswer,
+        ),
+        Route(
+            method="PUT",
+            path=f"{base}/{{id}}",
+            access=Access.action("profile:update", scope="id"),
+            handler=handlers.update,
+            summary="Replace an issuance profile",
+            body=ProfileBody,
+            answer=ProfileAnswer,
+        ),
+        Route(
+            method="DELETE",
+            path=f"{base}/{{id}}",
+            access=Access.action("profile:delete", scope="id"),
+            handler=handlers.delete,
+            summary="Delete an issuance profile that no CA uses",
+            status=204,
+        ),
+    ]
+
+
+class _Handlers:
+    def __init__(self, service: CaService) -> None:
+        self._service = service
+
+    async def list(self, call: Call) -> Response:
+        return page_answer(call, await self._service.page_profiles(call.listing), profile_answer)
+
+    async def create(self, call: Call) -> Response:
+        profile = call.decoded(ProfileBody).value()
+        created = await self._service.create_profile(profile, caller=call.caller)
+        return json_answer(profile_answer(created), status=201)
+
+    async def get(self, call: Call) -> Response:
+        return json_answer(profile_answer(await self._service.get_profile(call.path["id"])))
+
+    async def update(self, call: Call) -> Response:
+        # the path names the profile, whatever id the body repeats
+        profile = replace(call.decoded(ProfileBody).value(), id=call.path["id"])
+        updated = await self._service.update_profile(profile, caller=call.caller)
+        return json_answer(profile_answer(updated))
+
+    async def delete(self, call: Call) -> Response:
+        await self._service.delete_profile(call.path["id"], caller=call.caller)
+        return empty_answer(204)
