@@ -398,3 +398,36 @@ async def test_keys_are_listed_filtered_and_paged(api: httpx.AsyncClient) -> Non
     assert rest["next"] == ""
     for wrong in ("aliases[eq]x", "purpose[eq]ca", "status[eq]x"):
         assert (await api.get("/v1/keys", params={"filter": wrong})).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "identifier", ["%00", "%ff", "%ED%A0%80", "a" * 4000, "%27%3B--", "pkcs11:%00"]
+)
+async def test_no_identifier_is_a_fault_of_ours(api: httpx.AsyncClient, identifier: str) -> None:
+    one = f"/v1/keys/{identifier}"
+    patches = {"patches": [{"op": "add", "path": "/-", "value": "\ud800"}]}
+    answers = [
+        await api.get(one),
+        await api.delete(one),
+        await api.post(f"{one}/sign", json=sign_body(b"m")),
+        await api.put(f"{one}/alias", content=json.dumps(patches)),
+    ]
+    assert {answer.status_code for answer in answers} <= {400, 404}
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\x00", "\u202e"])
+async def test_no_text_is_a_fault_of_ours(api: httpx.AsyncClient, text: str) -> None:
+    key = await created(api)
+    one = f"/v1/keys/{key['key_id']}"
+    bodies = [
+        ("PUT", "alias", {"patches": [{"op": "add", "path": "/-", "value": text}]}),
+        ("PUT", "metadata", {"patches": [{"op": "add", "path": f"/{text}", "value": text}]}),
+        ("PUT", "tags", {"tags": [text]}),
+        ("PUT", "name", {"name": text}),
+        ("POST", "sign", sign_body(b"m") | {"algorithm": text}),
+        ("POST", "", {"algorithm": "ECDSA", "size": 256, "name": "n", "metadata": {text: text}}),
+    ]
+    for method, verb, body in bodies:
+        path = f"{one}/{verb}" if verb else "/v1/keys"
+        answer = await api.request(method, path, content=json.dumps(body))
+        assert answer.status_code in (200, 201, 400), (verb, answer.text)
