@@ -24,6 +24,7 @@ from tests.support.postgres import PostgresCluster
 
 HISTORIES["sample"] = "tests.support.sample.migrations"
 HISTORIES["other"] = "tests.support.sample.other"
+HISTORIES["third"] = "tests.support.sample.other"
 
 RECORD_KEY = b"k" * 32
 

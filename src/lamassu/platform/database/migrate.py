@@ -13,19 +13,21 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 from lamassu.kernel.errors import Unavailable
 from lamassu.platform.database.dialect import Dialect
-from lamassu.platform.database.failures import translated, unavailable
+from lamassu.platform.database.failures import code_of, translated, unavailable
 from lamassu.platform.database.postgresql import administration
 from lamassu.platform.database.services import history_of
 from lamassu.platform.database.settings import DatabaseSettings
 from lamassu.platform.database.sqlite_driver import WriterConnection, connector, make_private
 
 _LOCK = 0x6C616D61737375  # "lamassu": two migrations at once would trip over each other
+
+_FORBIDDEN = "42501"
 
 
 async def migrate(settings: DatabaseSettings, services: Sequence[str]) -> None:
@@ -38,7 +40,12 @@ async def migrate(settings: DatabaseSettings, services: Sequence[str]) -> None:
         async with _administration(settings) as connection:
             for service in services:
                 await _migrate_one(connection, settings, service)
-    except SQLAlchemyError as error:
+    except DBAPIError as error:
+        if code_of(error) == _FORBIDDEN:
+            raise Unavailable(
+                "the database role may not change schemas; migrate as their owner",
+                code="schema_forbidden",
+            ) from error
         raise translated(error) or error from error
 
 

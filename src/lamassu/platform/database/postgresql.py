@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import structlog
 from sqlalchemy import URL, event, exc
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection
 
-from lamassu.platform.database.failures import name_raw_errors, unavailable
+from lamassu.platform.database.failures import code_of, name_raw_errors, unavailable
 from lamassu.platform.database.settings import DatabaseSettings, tls_of
+
+log = structlog.get_logger(__name__)
 
 _PREPARED_STATEMENTS = 500  # per connection; a service has far fewer different ones
 
@@ -68,6 +71,11 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         connection = await engine.connect()
     except (OSError, TimeoutError) as error:  # raw from asyncpg: refused, unknown host, no answer
         raise unavailable("the database cannot be reached; try again") from error
+    except exc.DBAPIError as error:
+        log.warning("database_failure", code=code_of(error), error=str(error.orig))
+        raise unavailable(
+            "the database lets nobody in; check its name, role and password"
+        ) from error
     try:
         yield connection
     finally:
