@@ -98,12 +98,11 @@ class ServerTls:
         own = connection.get_peer_certificate()
         if own is None:
             return ()
-        presented = connection.get_peer_cert_chain() or []
+        # on a server's side OpenSSL leaves the peer's own certificate out of this list
+        presented = (own, *(connection.get_peer_cert_chain() or ()))
         if len(presented) > self._policy.max_chain_certificates:
             raise TooLarge("the client presents too many certificates", code="chain_too_long")
-        ders = [crypto.dump_certificate(crypto.FILETYPE_ASN1, item) for item in presented]
-        own_der = ders[0] if ders else crypto.dump_certificate(crypto.FILETYPE_ASN1, own)
-        chain = (own_der, *ders[1:])
+        chain = tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, item) for item in presented)
         if sum(map(len, chain)) > self._policy.max_chain_bytes:
             raise TooLarge("the client's certificates are too large", code="chain_too_large")
         return chain
