@@ -7,6 +7,7 @@ import contextlib
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +17,10 @@ from lamassu.kernel.x509.der import check_der, is_one_sequence_or_set
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.keys import key_facts, load_public_key
 from lamassu.kernel.x509.names import Subject, name_of
+from lamassu.kernel.x509.ocsp import parse_ocsp_request
 from lamassu.kernel.x509.paths import Purpose, verify_path
 from lamassu.kernel.x509.pem import ders_of, pem_of
+from lamassu.services.va.http import decode_request
 from tests.support.pki import CLIENT_AUTH, NOW, ec_key, make, spki_of, usage
 
 _KEY = ec_key()
@@ -104,3 +107,26 @@ def test_the_walk_ends_and_what_it_passes_is_one_element(data: bytes, depth: int
 def test_mutated_pem_is_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(LamassuError):
         ders_of(data, "CERTIFICATE REQUEST")
+
+
+def _ocsp_request() -> bytes:
+    builder = ocsp.OCSPRequestBuilder().add_certificate(
+        _LEAF.certificate, _ROOT.certificate, SHA256()
+    )
+    nonced = builder.add_extension(x509.OCSPNonce(b"n" * 16), False)
+    return nonced.build().public_bytes(Encoding.DER)
+
+
+@given(mutated(_ocsp_request()) | st.binary(max_size=300))
+@_few
+def test_a_mutated_status_request_is_read_or_refused(data: bytes) -> None:
+    with contextlib.suppress(LamassuError):
+        request = parse_ocsp_request(data)
+        assert 1 <= len(request.certificates) <= 16
+
+
+@given(st.text(max_size=200) | mutated(_ocsp_request()).map(lambda d: d.hex()))
+@_few
+def test_any_path_is_base64_or_refused(text: str) -> None:
+    with contextlib.suppress(LamassuError):
+        decode_request(text)

@@ -276,6 +276,20 @@ async def test_a_ca_without_a_key_here_has_nothing_to_show(world: World) -> None
         await world.service.crl_of_ca("foreign")
 
 
+async def test_a_role_passes_to_the_next_ca_with_its_key_and_numbers_go_on(
+    world: World,
+) -> None:
+    await world.service.ensure_role("root", world.ski)
+    world.add_ca("heir", world.root)
+    await world.service.ensure_role("heir", world.ski)
+    assert (await world.service.role(world.ski)).role.ca_id == "root"
+
+    del world.authorities.cas["root"]
+    await world.service.ensure_role("heir", world.ski)
+    assert await world.service.revocation_changed("heir", wait=TWO_SECONDS)
+    assert (await world.service.crl_of_ca("heir")).number == 2
+
+
 @pytest.mark.parametrize("key_kind", ["rsa", "p384", "p521"])
 def test_every_kind_of_ca_key_signs_crls_that_openssl_verifies(key_kind: str) -> None:
     key = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import cast
 
 from sqlalchemy import select
@@ -54,7 +54,7 @@ async def test_an_old_event_is_not_looked_into(world: World) -> None:
     device = world.issue()
     told = of(device, world)
     world.clock.forward(minutes=5)
-    await world.service.revocation_changed("root", wait=_wait())
+    await world.service.revocation_changed("root", wait=timedelta(seconds=2))
     reads = world.authorities.lists_read
 
     await follower(world).handle(told)
@@ -97,9 +97,3 @@ async def test_what_the_va_does_is_told_and_recorded(world: World) -> None:
         ("va.role.crl.create", subject),
     ]
     assert len({kind for kind, _, _ in told}) == 2
-
-
-def _wait():  # type: ignore[no-untyped-def]
-    from datetime import timedelta
-
-    return timedelta(seconds=2)

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 
 from lamassu.kernel.errors import Malformed, TooMany, Unavailable
@@ -32,12 +33,7 @@ def asks(
     )
     if nonce is not None:
         builder = builder.add_extension(x509.OCSPNonce(nonce), False)
-    return builder.build().public_bytes(_DER)
-
-
-from cryptography.hazmat.primitives.serialization import Encoding  # noqa: E402
-
-_DER = Encoding.DER
+    return builder.build().public_bytes(Encoding.DER)
 
 
 async def answered(world: World, request: bytes) -> ocsp.OCSPResponse:

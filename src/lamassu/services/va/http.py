@@ -201,7 +201,7 @@ class _Handlers:
         if answer.produced_at is None or answer.next_update is None:
             return _ocsp_answer(answer.der, {"cache-control": "no-store"})
         headers = _cache_headers(
-            answer.der, answer.produced_at, answer.next_update, self._service.now()
+            _etag(answer.der), answer.produced_at, answer.next_update, self._service.now()
         )
         if _has(call, headers["etag"]):
             return Response(None, 304, headers)
@@ -216,7 +216,11 @@ class _Handlers:
     def _crl_answer(self, call: Call, crl: Crl) -> Response:
         now = self._service.now()
         headers = _cache_headers(
-            crl.der, crl.this_update, crl.next_update, now, at_most=rules.CRL_CACHE_SECONDS
+            f'"{crl.ca_ski}-{crl.number}"',
+            crl.this_update,
+            crl.next_update,
+            now,
+            at_most=rules.CRL_CACHE_SECONDS,
         )
         if _has(call, headers["etag"]):
             return Response(None, 304, headers)
@@ -287,7 +291,7 @@ def _has(call: Call, etag: str) -> bool:
 
 
 def _cache_headers(
-    body: bytes,
+    etag: str,
     since: datetime,
     until: datetime,
     now: datetime,
@@ -299,7 +303,7 @@ def _cache_headers(
         seconds = min(seconds, at_most)
     ends = (now + timedelta(seconds=seconds)).replace(microsecond=0)
     return {
-        "etag": _etag(body),
+        "etag": etag,
         "last-modified": format_datetime(since, usegmt=True),
         "expires": format_datetime(ends, usegmt=True),
         "cache-control": f"public, no-transform, must-revalidate, max-age={seconds}",

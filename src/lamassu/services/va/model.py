@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lamassu.services.ca.contract import CertificationAuthority
-from lamassu.services.va.contract import Crl, CrlRole
+from lamassu.services.va.contract import CrlRole
+
+
+@dataclass(frozen=True, slots=True)
+class CrlFacts:
+    """A stored CRL without its bytes, which may be millions."""
+
+    number: int
+    this_update: datetime
+    next_update: datetime
+    entries_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +24,7 @@ class RoleState:
     """A role and the newest CRL made under it, if there is one yet."""
 
     role: CrlRole
-    latest: Crl | None
+    latest: CrlFacts | None
 
 
 @dataclass(frozen=True, slots=True)

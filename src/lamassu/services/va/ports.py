@@ -61,6 +61,10 @@ class VaStorage(Protocol):
         """The same by the CA's id."""
         ...
 
+    async def find_crl(self, ca_ski: str, number: int) -> Crl | None:
+        """A stored CRL with its bytes."""
+        ...
+
     async def roles(self) -> Sequence[RoleState]:
         """Every role with its newest CRL."""
         ...

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 
 from lamassu.kernel.errors import RuleViolation
 from lamassu.services.ca.contract import CertificateStanding, RevokedEntry
-from lamassu.services.va.contract import Crl, CrlRole
-from lamassu.services.va.model import RoleChange, StatusClaim
+from lamassu.services.va.contract import CrlRole
+from lamassu.services.va.model import CrlFacts, RoleChange, StatusClaim
 
 # The original's defaults.
 DEFAULT_REFRESH_INTERVAL = timedelta(days=6, hours=23)
@@ -70,7 +70,7 @@ def _invalid(text: str, field: str) -> RuleViolation:
     return RuleViolation(text, code="invalid_value", field=field)
 
 
-def is_due(role: CrlRole, latest: Crl | None, now: datetime) -> bool:
+def is_due(role: CrlRole, latest: CrlFacts | None, now: datetime) -> bool:
     """Whether the next CRL should be made: its interval has passed, or the present one is
     about to end (a refresh interval as long as the validity would leave a gap)."""
     if latest is None:

@@ -31,7 +31,7 @@ from lamassu.platform.database.types import (
     UtcDateTime,
 )
 from lamassu.services.va.contract import Crl, CrlRole
-from lamassu.services.va.model import RoleState
+from lamassu.services.va.model import CrlFacts, RoleState
 from lamassu.services.va.ports import VaUnit
 
 SERVICE = "va"
@@ -83,6 +83,12 @@ class VaStorage:
         query = _states().where(roles.c.ca_id == ca_id).order_by(roles.c.ca_ski).limit(1)
         return await self._find(query)
 
+    async def find_crl(self, ca_ski: str, number: int) -> Crl | None:
+        query = select(crls).where(crls.c.ca_ski == ca_ski, crls.c.number == number)
+        async with self._database.reading(SERVICE) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else Crl(**row._asdict())
+
     async def roles(self) -> Sequence[RoleState]:
         async with self._database.reading(SERVICE) as connection:
             rows = await connection.execute(_states().order_by(roles.c.ca_ski))
@@ -109,9 +115,7 @@ class _SqlVaUnit:
 
     async def add_role(self, role: CrlRole) -> None:
         await self._connection.execute(
-            insert(roles).values(
-                ca_ski=role.ca_ski, ca_id=role.ca_id, next_number=1, **_changeable(role)
-            )
+            insert(roles).values(ca_ski=role.ca_ski, next_number=1, **_changeable(role))
         )
 
     async def lock_role(self, ca_ski: str) -> CrlRole | None:
@@ -166,12 +170,13 @@ def _states() -> Select[tuple[object, ...]]:
     joined = roles.outerjoin(newest, newest.c.ca_ski == roles.c.ca_ski).outerjoin(
         crls, and_(crls.c.ca_ski == newest.c.ca_ski, crls.c.number == newest.c.number)
     )
-    columns = (crls.c.number, crls.c.der, crls.c.this_update, crls.c.next_update)
-    return select(roles, *columns, crls.c.entries_digest).select_from(joined)
+    facts = (crls.c.number, crls.c.this_update, crls.c.next_update, crls.c.entries_digest)
+    return select(roles, *facts).select_from(joined)
 
 
 def _changeable(role: CrlRole) -> dict[str, object]:
     return {
+        "ca_id": role.ca_id,
         "refresh_interval_us": role.refresh_interval // timedelta(microseconds=1),
         "validity_us": role.validity // timedelta(microseconds=1),
         "subject_key_id_signer": role.subject_key_id_signer,
@@ -195,12 +200,5 @@ def _role(row: Row[tuple[object, ...]]) -> CrlRole:
 def _state(row: Row[tuple[object, ...]]) -> RoleState:
     latest = None
     if row.number is not None:
-        latest = Crl(
-            ca_ski=row.ca_ski,
-            number=row.number,
-            der=row.der,
-            this_update=row.this_update,
-            next_update=row.next_update,
-            entries_digest=row.entries_digest,
-        )
+        latest = CrlFacts(row.number, row.this_update, row.next_update, row.entries_digest)
     return RoleState(_role(row), latest)

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from datetime import datetime, timedelta
 
 from lamassu.kernel.clock import Clock
-from lamassu.kernel.errors import LamassuError, NotFound
+from lamassu.kernel.errors import NotFound, Unavailable
 from lamassu.kernel.identity import Caller
 from lamassu.services.ca.contract import Authorities, CertificationAuthority
 from lamassu.services.kms.contract import Keys
 from lamassu.services.va import rules
 from lamassu.services.va.contract import Crl
-from lamassu.services.va.model import RoleChange, RoleState, StatusAnswer
+from lamassu.services.va.model import CrlFacts, RoleChange, RoleState, StatusAnswer
 from lamassu.services.va.ports import Pause, VaStorage
 from lamassu.services.va.usecases.answer_status import StatusAnswers
 from lamassu.services.va.usecases.change_role import change_role, get_role
-from lamassu.services.va.usecases.crl_queue import CrlQueue, made_within
+from lamassu.services.va.usecases.crl_queue import CrlQueue, ended_well, log_fault, retried
 from lamassu.services.va.usecases.ensure_role import ensure_role
 from lamassu.services.va.usecases.issuers import IssuerTable
 from lamassu.services.va.usecases.make_crl import make_crl
-from lamassu.services.va.usecases.serve_crl import serve_crl
-
-_log = logging.getLogger(__name__)
+from lamassu.services.va.usecases.serve_crl import ServedCrls
 
 _FIRST_CRL_PATIENCE = 5.0
 _REFRESH_PATIENCE = 30.0
@@ -47,6 +44,8 @@ class VaService:
         self._storage = storage
         self._authorities = authorities
         self._clock = clock
+        self._pause = pause
+        self._showing: set[asyncio.Task[bool]] = set()
         self._issuers = IssuerTable(authorities=authorities, clock=clock)
         self._answers = StatusAnswers(
             authorities=authorities, keys=keys, issuers=self._issuers, clock=clock
@@ -58,9 +57,13 @@ class VaService:
             )
 
         self._queue = CrlQueue(make, pause=pause)
+        self._crls = ServedCrls(storage=storage, queue=self._queue, clock=clock)
 
     async def close(self) -> None:
         """Stop the CRLs that are being made."""
+        for task in self._showing:
+            task.cancel()
+        await asyncio.gather(*self._showing, return_exceptions=True)
         await self._queue.close()
 
     # --- the contract ---------------------------------------------------------------------
@@ -68,9 +71,9 @@ class VaService:
     async def ensure_role(self, ca_id: str, subject_key_id: str) -> None:
         """Role and first CRL of a CA. A CRL that takes longer is made in the background."""
         self._issuers.forget()
-        state = await ensure_role(ca_id, subject_key_id, storage=self._storage)
+        state = await self._ensure_role(ca_id, subject_key_id)
         if state.latest is None:
-            await made_within(self._queue.ask(state.role.ca_ski), _FIRST_CRL_PATIENCE)
+            await ended_well(self._queue.ask(state.role.ca_ski), _FIRST_CRL_PATIENCE)
 
     async def revocation_changed(self, ca_id: str, *, wait: timedelta) -> bool:
         """Show a revocation or release. OCSP reads the CA's rows and shows it already.
@@ -79,18 +82,20 @@ class VaService:
         stored. Otherwise it goes on being made after `wait`; trouble is no error here, for
         the revocation itself stands.
         """
-        deadline = asyncio.get_running_loop().time() + wait.total_seconds()
-        try:
-            async with asyncio.timeout_at(deadline):
-                state = await self._state_of_ca(ca_id)
-        except (LamassuError, TimeoutError) as error:
-            _log.warning("the CRL of CA %s is pending: %s", ca_id, error)
-            return False
+        task = asyncio.create_task(self._show_change(ca_id), name=f"revocation under {ca_id}")
+        self._showing.add(task)
+        task.add_done_callback(self._showing.discard)
+        task.add_done_callback(log_fault)
+        return bool(await ended_well(task, max(wait.total_seconds(), 0)))
+
+    async def _show_change(self, ca_id: str) -> bool:
+        """Whether it is shown at last; goes on until it is, or there is nothing to show it in."""
+        state = await retried(
+            lambda: self._state_of_ca(ca_id), what=f"the role of CA {ca_id}", pause=self._pause
+        )
         if state is None or not state.role.regenerate_on_revoke:
             return True
-        task = self._queue.ask(state.role.ca_ski)
-        left = deadline - asyncio.get_running_loop().time()
-        return await made_within(task, left) is not None
+        return await ended_well(self._queue.ask(state.role.ca_ski), None) is not None
 
     async def _state_of_ca(self, ca_id: str) -> RoleState | None:
         """The CA's role; `None` for a CA that has no key here and so no CRL."""
@@ -101,7 +106,12 @@ class VaService:
         if authority is None or not authority.key_id:
             return None
         subject_key_id = authority.certificate.subject_key_id
-        return await ensure_role(ca_id, subject_key_id, storage=self._storage)
+        return await self._ensure_role(ca_id, subject_key_id)
+
+    async def _ensure_role(self, ca_id: str, subject_key_id: str) -> RoleState:
+        return await ensure_role(
+            ca_id, subject_key_id, storage=self._storage, authorities=self._authorities
+        )
 
     async def _find_ca(self, ca_id: str) -> CertificationAuthority | None:
         try:
@@ -116,14 +126,12 @@ class VaService:
         return await self._answers.answer(request_der)
 
     async def crl(self, ca_ski: str) -> Crl:
-        """See `serve_crl`."""
-        state = await self._storage.find_role(ca_ski)
-        return await serve_crl(state, queue=self._queue, clock=self._clock)
+        """See `ServedCrls.serve`."""
+        return await self._crls.serve(await self._storage.find_role(ca_ski))
 
     async def crl_of_ca(self, ca_id: str) -> Crl:
         """The same by the CA's id."""
-        state = await self._storage.find_role_of_ca(ca_id)
-        return await serve_crl(state, queue=self._queue, clock=self._clock)
+        return await self._crls.serve(await self._storage.find_role_of_ca(ca_id))
 
     async def ca_certificate(self, ca_id: str) -> bytes:
         """The CA's certificate (DER), for caIssuers. Raises `NotFound`."""
@@ -154,13 +162,13 @@ class VaService:
         for authority in await self._authorities.list_cas():
             ski = authority.certificate.subject_key_id
             if authority.key_id and ski and authority.certificate.not_after > now:
-                await ensure_role(authority.id, ski, storage=self._storage)
+                await self._ensure_role(authority.id, ski)
         tasks = [
             self._queue.ask(state.role.ca_ski)
             for state in await self._storage.roles()
             if rules.is_due(state.role, state.latest, now) and await self._lives(state, now)
         ]
-        made = await asyncio.gather(*(made_within(task, _REFRESH_PATIENCE) for task in tasks))
+        made = await asyncio.gather(*(ended_well(task, _REFRESH_PATIENCE) for task in tasks))
         return sum(crl is not None for crl in made)
 
     async def _lives(self, state: RoleState, now: datetime) -> bool:
@@ -181,9 +189,11 @@ class VaService:
         latest = state.latest
         if latest is not None and not await self._is_stale(state, latest, told_at):
             return
-        await made_within(self._queue.ask(state.role.ca_ski), _REFRESH_PATIENCE)
+        task = self._queue.ask(state.role.ca_ski)
+        if await ended_well(task, _REFRESH_PATIENCE) is None and not task.done():
+            raise Unavailable("the CRL could not be made yet", code="crl_unavailable")
 
-    async def _is_stale(self, state: RoleState, latest: Crl, told_at: datetime) -> bool:
+    async def _is_stale(self, state: RoleState, latest: CrlFacts, told_at: datetime) -> bool:
         if not state.role.regenerate_on_revoke or latest.this_update > told_at + _LONGEST_UNIT:
             return False
         entries = await self._authorities.revoked_under(state.role.ca_id)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from lamassu.kernel.errors import LamassuError, NotFound
 from lamassu.services.va.contract import Crl
 from lamassu.services.va.ports import Pause
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ class CrlQueue:
             return waiting
         running = self._running.get(ca_ski)
         task = asyncio.create_task(self._run(ca_ski, after=running), name=f"crl {ca_ski}")
-        task.add_done_callback(_log_fault)
+        task.add_done_callback(log_fault)
         (self._running if running is None else self._waiting)[ca_ski] = task
         return task
 
@@ -55,24 +58,29 @@ class CrlQueue:
             await asyncio.wait([after])
             self._running[ca_ski] = self._waiting.pop(ca_ski)
         try:
-            return await self._until_made(ca_ski)
+            return await retried(
+                lambda: self._make(ca_ski), what=f"CRL of {ca_ski}", pause=self._pause
+            )
         finally:
             del self._running[ca_ski]
 
-    async def _until_made(self, ca_ski: str) -> Crl:
-        seconds = _FIRST_PAUSE
-        while True:
-            try:
-                return await self._make(ca_ski)
-            except NotFound:
-                raise
-            except LamassuError as error:
-                _log.warning("CRL of %s could not be made, trying again: %s", ca_ski, error.text)
-            await self._pause(seconds)
-            seconds = min(seconds * 2, _LONGEST_PAUSE)
+
+async def retried(attempt: Callable[[], Awaitable[T]], *, what: str, pause: Pause) -> T:
+    """What `attempt` gives when it succeeds at last. `NotFound` passes: there is no use then."""
+    seconds = _FIRST_PAUSE
+    while True:
+        try:
+            return await attempt()
+        except NotFound:
+            raise
+        except LamassuError as error:
+            _log.warning("%s: trying again: %s", what, error.text)
+        await pause(seconds)
+        seconds = min(seconds * 2, _LONGEST_PAUSE)
 
 
-def _log_fault(task: asyncio.Task[Crl]) -> None:
+def log_fault(task: asyncio.Task[T]) -> None:
+    """For tasks that nobody may be waiting for when they fail."""
     if task.cancelled():
         return
     error = task.exception()
@@ -82,12 +90,12 @@ def _log_fault(task: asyncio.Task[Crl]) -> None:
         _log.error("%s failed", task.get_name(), exc_info=error)
 
 
-async def made_within(task: asyncio.Task[Crl], seconds: float) -> Crl | None:
-    """The CRL if it is there in time; `None` if not, or if there will be none.
+async def ended_well(task: asyncio.Task[T], seconds: float | None) -> T | None:
+    """What the task gave, if it did in time (`None`: however long it takes).
 
-    Leaves the task running.
+    `None` when it did not, or failed. Leaves the task running.
     """
-    done, _ = await asyncio.wait([task], timeout=max(seconds, 0))
+    done, _ = await asyncio.wait([task], timeout=seconds)
     if not done or task.cancelled() or task.exception() is not None:
         return None
     return task.result()
