@@ -19,13 +19,18 @@ def _group() -> None:
 def verify(directory: Directory = DEFAULT_DIRECTORY) -> None:
     """Check that no record of any service was changed, removed, inserted or moved.
 
+    "unanchored": without a head that was exported before, a missing tail cannot be told.
+
     Example: lamassu audit verify --dir var
     """
-    faults = 0
+    wrong = 0
     for report in run(wiring.verify_journals(directory)):
-        out.print(report.summary)
+        verdict = "intact" if report.intact else "TAMPERED WITH"
+        anchored = "" if report.anchored else ", unanchored"
+        out.print(f"{report.service}: {report.records} records, {verdict}{anchored}")
         for fault in report.faults:
-            out.print(f"  {fault}")
-        faults += len(report.faults)
-    if faults:
-        fail(f"{faults} faults: the trail was tampered with, or its key is not the one it had")
+            where = "" if fault.position is None else f"position {fault.position}: "
+            out.print(f"  {where}{fault.text}", markup=False)
+        wrong += len(report.faults)
+    if wrong:
+        fail(f"{wrong} faults: records were tampered with, or secrets/audit.key is another one")

@@ -35,10 +35,10 @@ def demo(
 async def _demo(directory: Path, leave: bool, listen: wiring.Listen) -> None:
     if not Installation(directory).config.exists():
         await init.found(
-            init.Plan(
+            wiring.Plan(
                 directory=directory,
-                port=listen.port or init.HTTPS_PORT,
-                http_port=listen.http_port or init.HTTP_PORT,
+                port=listen.port or 8443,
+                http_port=listen.http_port or 8080,
             )
         )
     stopping = serve.stop_signal()

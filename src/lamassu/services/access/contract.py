@@ -19,7 +19,7 @@ class CredentialKind(StrEnum):
     """What an internal certificate is for."""
 
     ADMIN = "admin"  # clientAuth, URI lamassu://admin/NAME
-    SERVICE = "service"  # clientAuth, URI lamassu://service/NAME
+    SERVICE = "service"  # clientAuth, URI lamassu://service/NAME; with hosts serverAuth too
     SERVER = "server"  # serverAuth, DNS and IP names
 
 
@@ -108,7 +108,7 @@ class InternalCa(Protocol):
     ) -> IssuedCredential:
         """Make a P-256 key and a certificate, ending with the issuing CA at the latest.
 
-        `hosts` (DNS names and IP addresses) are for a server only. Raises `RuleViolation` for a
+        `hosts` (DNS names and IP addresses) are for a server, or a service that serves too. Raises `RuleViolation` for a
         bad name, host or lifetime, `NotFound` (`internal_ca_missing`) before `establish`.
         """
         ...

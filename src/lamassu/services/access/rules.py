@@ -46,10 +46,16 @@ def check_lifetime(lifetime: timedelta) -> None:
 
 
 def host_names(kind: CredentialKind, hosts: Sequence[str]) -> list[x509.GeneralName]:
-    """The names of a server; other credentials have none. Raises `RuleViolation`."""
-    if (kind is CredentialKind.SERVER) != bool(hosts) or len(hosts) > HOSTS_MAX:
+    """The names of a server, or of a service that serves too (the EST edge has one certificate
+    for both its sides). An admin serves nobody. Raises `RuleViolation`."""
+    least, most = {
+        CredentialKind.SERVER: (1, HOSTS_MAX),
+        CredentialKind.SERVICE: (0, HOSTS_MAX),
+        CredentialKind.ADMIN: (0, 0),
+    }[kind]
+    if not least <= len(hosts) <= most:
         raise RuleViolation(
-            f"a server certificate names 1 to {HOSTS_MAX} hosts, any other none",
+            f"the certificate of this {kind.value} names {least} to {most} hosts",
             code="bad_hosts",
             field="hosts",
         )

@@ -56,13 +56,13 @@ def build_credential(
     not_before: datetime,
     not_after: datetime,
 ) -> x509.CertificateBuilder:
-    """An end-entity certificate: a principal's for clientAuth, a server's for serverAuth."""
+    """An end-entity certificate: a principal's for clientAuth, one with hosts for serverAuth."""
     subject = Subject(common_name=name, organization=ORGANIZATION)
-    if kind is CredentialKind.SERVER:
-        purpose, names = ExtendedKeyUsageOID.SERVER_AUTH, list(hosts)
-    else:
-        purpose = ExtendedKeyUsageOID.CLIENT_AUTH
-        names = [x509.UniformResourceIdentifier(rules.principal_uri(kind, name))]
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH] if hosts else []
+    names = list(hosts)
+    if kind is not CredentialKind.SERVER:
+        purposes.append(ExtendedKeyUsageOID.CLIENT_AUTH)
+        names.append(x509.UniformResourceIdentifier(rules.principal_uri(kind, name)))
     return (
         _build(
             subject=subject,
@@ -74,7 +74,7 @@ def build_credential(
         )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(digital_signature=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
 

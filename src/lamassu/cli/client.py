@@ -1,0 +1,236 @@
+"""The REST API from the command line: mutual TLS, paging, and errors as texts.
+
+A client needs three files of the installation: `admin.crt`, `admin.key` and `tls-ca.crt`. They
+may be copied to another machine; `--url` then says where the platform is.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+from urllib.parse import quote
+
+import httpx
+import typer
+from rich.markup import escape
+
+from lamassu.cli.options import err, fail
+from lamassu.platform.config import ConfigurationFaults, load
+from lamassu.platform.installation import Installation
+
+DEFAULT_URL = "https://localhost:8443"
+TIMEOUT = 30.0  # seconds: a CA key of RSA 4096 takes its time
+LARGEST_PAGE = 1000
+
+Item: TypeAlias = dict[str, Any]
+"""A resource as the wire has it."""
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="LAMASSU_URL",
+        help="Where the platform is; by default as the installation's config.yml says.",
+    ),
+]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option("--filter", help="field[operator]value, such as status[eq]ACTIVE; repeatable."),
+]
+Limit = Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 for all.")]
+Sort = Annotated[str, typer.Option("--sort", help="Field to sort by.")]
+Descending = Annotated[bool, typer.Option("--desc", help="Largest or latest first.")]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which part of a list is wanted."""
+
+    filters: Sequence[str] = ()
+    limit: int = 100
+    sort: str = ""
+    descending: bool = False
+
+    def query(self) -> list[tuple[str, str]]:
+        """As the list routes take it."""
+        size = min(self.limit or LARGEST_PAGE, LARGEST_PAGE)
+        parameters = [("page_size", str(size)), *(("filter", text) for text in self.filters)]
+        if self.sort:
+            parameters.append(("sort_by", self.sort))
+        if self.descending:
+            parameters.append(("sort_mode", "desc"))
+        return parameters
+
+
+class Api:
+    """The platform's REST API, as an admin. Every failure ends the program with its text."""
+
+    def __init__(
+        self, directory: Path, url: str | None, *, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url = (url or configured_url(directory)).rstrip("/")
+        self._directory = directory
+        self._client = httpx.Client(
+            base_url=f"{self.url}/api",
+            transport=transport or httpx.HTTPTransport(verify=_tls(directory), trust_env=False),
+            timeout=TIMEOUT,
+            trust_env=False,
+        )
+
+    def get(self, path: str) -> Item:
+        """One resource."""
+        return self._object(self._answer("GET", path))
+
+    def send(self, method: str, path: str, body: object = None) -> Item:
+        """Create or change something; the answer, `{}` if there is none."""
+        return self._object(self._answer(method, path, body=body))
+
+    def list(self, path: str, listing: Listing) -> Sequence[Item]:
+        """The items of a list, page by page, as many as are wanted."""
+        pages = self._items(path, listing)
+        items = list(islice(pages, listing.limit or None))
+        if listing.limit and next(pages, None) is not None:
+            err.print(f"[dim]only the first {listing.limit}; --limit 0 shows all[/dim]")
+        return items
+
+    def _items(self, path: str, listing: Listing) -> Iterator[Item]:
+        query = listing.query()
+        while True:
+            page = self._object(self._answer("GET", path, query=query))
+            items, bookmark = page.get("list"), page.get("next")
+            if not isinstance(items, list):
+                fail(f"{self.url} does not answer like a Lamassu platform")
+            yield from items
+            if not bookmark:
+                return
+            query = [("bookmark", str(bookmark))]
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Sequence[tuple[str, str]] = (),
+    ) -> httpx.Response:
+        try:
+            answer = self._client.request(
+                method, path, params=list(query), json=body if body is not None else None
+            )
+        except httpx.TimeoutException:
+            fail(f"{self.url} did not answer within {TIMEOUT:.0f} s; try again")
+        except httpx.HTTPError as error:
+            fail(_unreachable(self.url, self._directory, error))
+        if answer.is_error:
+            fail(_refusal(answer, self._directory))
+        if answer.headers.get("lamassu-revocation") == "pending":
+            err.print("[yellow]revoked; OCSP and CRL do not show it yet[/yellow]")
+        if job := answer.headers.get("lamassu-job"):
+            err.print(f"[dim]the certificates below follow in job {escape(job)}[/dim]")
+        return answer
+
+    def _object(self, answer: httpx.Response) -> Item:
+        if not answer.content:
+            return {}
+        try:
+            document = answer.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            fail(f"{self.url} does not answer like a Lamassu platform")
+        return document
+
+
+def segment(name: str) -> str:
+    """An id as a segment of a path."""
+    return quote(name, safe="")
+
+
+def configured_url(directory: Path) -> str:
+    """The first public URL of the installation's configuration, if there is one here."""
+    path = Installation(directory).config
+    if not path.is_file():
+        return DEFAULT_URL
+    try:
+        return load(path).http.public_urls[0]
+    except (ConfigurationFaults, OSError):
+        return DEFAULT_URL
+
+
+def without_empty(document: Mapping[str, object]) -> dict[str, object]:
+    """What was given; options that were left out are not sent."""
+    return {name: value for name, value in document.items() if value not in (None, "", [], {})}
+
+
+def read_document(path: Path) -> Item:
+    """A JSON object from a file, or from standard input as `-`."""
+    try:
+        document = json.loads(read_input(path))
+    except ValueError as error:
+        fail(f"{path} holds no JSON: {error}")
+    if not isinstance(document, dict):
+        fail(f"{path} holds no JSON object")
+    return document
+
+
+def read_input(path: Path) -> bytes:
+    """A file's bytes, or those of standard input as `-`."""
+    try:
+        return typer.get_binary_stream("stdin").read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        fail(f"{path} cannot be read: {error.strerror}")
+
+
+def _tls(directory: Path) -> ssl.SSLContext:
+    files = Installation(directory)
+    try:
+        context = ssl.create_default_context(cafile=str(files.trust_anchor))
+        context.load_cert_chain(files.admin_certificate, files.admin_key)
+    except FileNotFoundError:
+        fail(
+            f"{directory} has no admin.crt, admin.key or tls-ca.crt; "
+            f"`lamassu init --dir {directory}` makes an installation, "
+            "--dir names another one"
+        )
+    except (ssl.SSLError, PermissionError) as error:
+        fail(f"admin.crt, admin.key or tls-ca.crt in {directory} cannot be used: {error}")
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _unreachable(url: str, directory: Path, error: httpx.HTTPError) -> str:
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return (
+            f"the server at {url} is not the one that {directory}/tls-ca.crt vouches for; "
+            "--dir names the installation that it belongs to"
+        )
+    return (
+        f"cannot reach {url} ({text or type(error).__name__}); "
+        f"`lamassu serve --dir {directory}` starts the platform, --url says where it is"
+    )
+
+
+def _refusal(answer: httpx.Response, directory: Path) -> str:
+    """What the platform says, and what to do where that is not said."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or not body.get("err"):
+        return f"the server answered {answer.status_code}"
+    text = str(body["err"])
+    if field := body.get("field"):
+        text += f" ({field})"
+    if answer.status_code == 401:
+        text += f"; `lamassu admin issue NAME --dir {directory}` makes a new admin certificate"
+    if seconds := answer.headers.get("retry-after"):
+        text += f"; try again in {seconds} s"
+    if request_id := body.get("request_id"):
+        text += f"; request id {request_id}"
+    return text

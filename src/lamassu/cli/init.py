@@ -1,0 +1,66 @@
+"""`lamassu init`: make an installation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lamassu import wiring
+from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, out, run
+
+
+def init(
+    directory: Directory = DEFAULT_DIRECTORY,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or address that clients use (repeatable); not only loopback."),
+    ] = None,
+    port: Annotated[int, typer.Option(help="HTTPS port: REST APIs and EST.")] = 8443,
+    http_port: Annotated[int, typer.Option(help="HTTP port: OCSP and CRLs only.")] = 8080,
+    internal_port: Annotated[int, typer.Option(help="Port for an EST edge.")] = 8444,
+    public_url: Annotated[
+        str | None, typer.Option(help="The URL under which browsers reach the platform.")
+    ] = None,
+    database: Annotated[
+        str | None, typer.Option(help="postgresql://… or sqlite:///…; embedded if absent.")
+    ] = None,
+    key_type: Annotated[
+        wiring.KeyType, typer.Option(help="Keys of the CAs.")
+    ] = wiring.KeyType.RSA_4096,
+    export_root_key: Annotated[
+        Path | None,
+        typer.Option(help="Move the internal root's key, encrypted, to this file (production)."),
+    ] = None,
+) -> None:
+    """Make an installation: secrets, CAs of the security guide, profiles, a first DMS, an admin.
+
+    What is there already stays; an interrupted init is finished by the next one.
+
+    Example: lamassu init --dir var
+
+    Example: lamassu init --dir /srv/lamassu --host pki.example.com --key-type ecdsa-p384
+    """
+    run(
+        found(
+            wiring.Plan(
+                directory=directory.absolute(),
+                hosts=tuple(host or ()),
+                port=port,
+                http_port=http_port,
+                internal_port=internal_port,
+                public_url=public_url,
+                database=database,
+                key_type=key_type,
+                root_key_export=export_root_key,
+            )
+        )
+    )
+
+
+async def found(plan: wiring.Plan) -> None:
+    """Install, telling each part as it is made."""
+    with out.status("making keys and certificates"):
+        await wiring.install(plan, lambda line: out.print(line, markup=False))
+    out.print(f"next: lamassu serve --dir {plan.directory}", markup=False)

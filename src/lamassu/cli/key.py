@@ -1,0 +1,183 @@
+"""`lamassu key`: keys of the key management service."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lamassu.cli.client import (
+    Api,
+    Descending,
+    Filters,
+    Limit,
+    Listing,
+    Sort,
+    Url,
+    read_input,
+    segment,
+    without_empty,
+)
+from lamassu.cli.keys import KeyType, usual_signature
+from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail, out
+from lamassu.cli.output import Column, Format, Output, PlainFormat, PlainOutput, show_list, show_one
+
+app = typer.Typer(no_args_is_help=True, help="Keys: they never leave their crypto engine.")
+
+COLUMNS = (
+    Column("key id", "key_id"),
+    Column("name", "name"),
+    Column("algorithm", "algorithm"),
+    Column("size", "size"),
+    Column("engine", "engine_id"),
+    Column("tags", "tags"),
+)
+DETAILS = (
+    *COLUMNS,
+    Column("aliases", "aliases"),
+    Column("created", "creation_ts"),
+    Column("URI", "pkcs11_uri"),
+    Column("metadata", "metadata"),
+)
+
+KeyId = Annotated[str, typer.Argument(help="Key id or alias.")]
+Message = Annotated[Path, typer.Argument(help="File with the message; - is stdin.")]
+Algorithm = Annotated[
+    str, typer.Option("--algorithm", help="Such as ECDSA_SHA_256; what fits the key if absent.")
+]
+
+
+@app.command("list")
+def list_(
+    filters: Filters = None,
+    limit: Limit = 100,
+    sort: Sort = "",
+    descending: Descending = False,
+    output: PlainOutput = PlainFormat.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """List keys.
+
+    Example: lamassu key list --filter 'algorithm[eq]ECDSA'
+    """
+    listing = Listing(filters or (), limit, sort, descending)
+    show_list(Api(directory, url).list("/kms/v1/keys", listing), COLUMNS, output)
+
+
+@app.command()
+def get(
+    key_id: KeyId,
+    output: Output = Format.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Show a key; with -o pem its public key.
+
+    Example: lamassu key get firmware -o pem > firmware.pub
+    """
+    key = Api(directory, url).get(f"/kms/v1/keys/{segment(key_id)}")
+    show_one(key, DETAILS, output, certificate="public_key")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Name of the new key.")],
+    key_type: Annotated[KeyType, typer.Option("--type", help="Kind of key.")] = KeyType.P256,
+    engine: Annotated[str, typer.Option(help="Crypto engine; the default one if absent.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; repeatable.")] = None,
+    output: Output = Format.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Make a key.
+
+    Example: lamassu key create firmware --type ecdsa-p384
+    """
+    body = without_empty(
+        {
+            "name": name,
+            "algorithm": key_type.algorithm,
+            "size": key_type.bits,
+            "engine_id": engine,
+            "tags": tag or [],
+        }
+    )
+    key = Api(directory, url).send("POST", "/kms/v1/keys", body)
+    show_one(key, DETAILS, output, certificate="public_key")
+
+
+@app.command()
+def sign(
+    key_id: KeyId,
+    message: Message,
+    algorithm: Algorithm = "",
+    to: Annotated[
+        Path | None, typer.Option(help="Write the signature's bytes to this file.")
+    ] = None,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Sign a message; prints the signature in base64.
+
+    Example: lamassu key sign firmware image.bin --to image.sig
+    """
+    api = Api(directory, url)
+    body = _message(api, key_id, read_input(message), algorithm)
+    answer = api.send("POST", f"/kms/v1/keys/{segment(key_id)}/sign", body)
+    signature = str(answer.get("signature", ""))
+    if to is None:
+        typer.echo(signature)
+        return
+    try:
+        to.write_bytes(base64.b64decode(signature))
+    except OSError as error:
+        fail(f"{to} cannot be written: {error.strerror}")
+    out.print(f"{to}", markup=False)
+
+
+@app.command()
+def verify(
+    key_id: KeyId,
+    message: Message,
+    signature: Annotated[Path, typer.Option(help="File with the signature, bytes or base64.")],
+    algorithm: Algorithm = "",
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Verify a signature; ends with status 1 if it is wrong.
+
+    Example: lamassu key verify firmware image.bin --signature image.sig
+    """
+    api = Api(directory, url)
+    body = {
+        **_message(api, key_id, read_input(message), algorithm),
+        "signature": _base64(read_input(signature)),
+    }
+    answer = api.send("POST", f"/kms/v1/keys/{segment(key_id)}/verify", body)
+    if answer.get("valid") is not True:
+        fail("the signature is not this key's over this message")
+    out.print("the signature is right")
+
+
+def _message(api: Api, key_id: str, message: bytes, algorithm: str) -> dict[str, str]:
+    if not algorithm:
+        key = api.get(f"/kms/v1/keys/{segment(key_id)}")
+        algorithm = usual_signature(str(key.get("algorithm")), int(key.get("size") or 0))
+    return {
+        "algorithm": algorithm,
+        "message": base64.b64encode(message).decode("ascii"),
+        "message_type": "raw",
+    }
+
+
+def _base64(signature: bytes) -> str:
+    try:
+        text = signature.decode("ascii").strip()
+        base64.b64decode(text, validate=True)
+    except (UnicodeDecodeError, binascii.Error):
+        return base64.b64encode(signature).decode("ascii")
+    return text

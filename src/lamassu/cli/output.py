@@ -1,0 +1,137 @@
+"""Answers as tables for people, JSON for programs, PEM for other tools."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from lamassu.cli.options import fail, out
+
+_COLOURS = {
+    "ACTIVE": "green",
+    "REVOKED": "red",
+    "EXPIRED": "red",
+    "DECOMMISSIONED": "dim",
+    "NO_IDENTITY": "yellow",
+    "EXPIRING_SOON": "yellow",
+    "RENEWAL_PENDING": "yellow",
+    "INACTIVE": "yellow",
+}
+
+
+class Format(StrEnum):
+    """What `-o` takes."""
+
+    TABLE = "table"
+    JSON = "json"
+    PEM = "pem"
+
+
+class PlainFormat(StrEnum):
+    """What `-o` takes where there is no certificate to show."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[Format, typer.Option("-o", "--output", help="How to show it.")]
+PlainOutput = Annotated[PlainFormat, typer.Option("-o", "--output", help="How to show it.")]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading and where its value stands: a dotted path, or a function of the item."""
+
+    heading: str
+    value: str | Callable[[Mapping[str, Any]], object]
+
+    def of(self, item: Mapping[str, Any]) -> str:
+        """The value as text."""
+        found = self.value(item) if callable(self.value) else at(item, self.value)
+        return _text(found)
+
+
+def at(item: object, path: str) -> object:
+    """What stands at a dotted path; `None` where the path ends early."""
+    for part in path.split("."):
+        item = item.get(part) if isinstance(item, Mapping) else None
+    return item
+
+
+def show_list(
+    items: Sequence[Mapping[str, Any]],
+    columns: Sequence[Column],
+    output: Format | PlainFormat,
+    *,
+    certificate: str = "",
+) -> None:
+    """Show a list; `certificate` is the path of the certificate that `pem` writes."""
+    if output.value == Format.JSON:
+        typer.echo(json.dumps(list(items), indent=2, ensure_ascii=False))
+    elif output.value == Format.PEM:
+        for item in items:
+            _write_pem(item, certificate)
+    elif not items:
+        out.print("[dim]none[/dim]")
+    else:
+        table = Table(*(column.heading for column in columns), box=box.SIMPLE_HEAD, pad_edge=False)
+        for item in items:
+            table.add_row(*(_coloured(column.of(item)) for column in columns))
+        out.print(table)
+
+
+def show_one(
+    item: Mapping[str, Any],
+    columns: Sequence[Column],
+    output: Format | PlainFormat,
+    *,
+    certificate: str = "",
+) -> None:
+    """Show one resource."""
+    if output.value == Format.JSON:
+        typer.echo(json.dumps(item, indent=2, ensure_ascii=False))
+    elif output.value == Format.PEM:
+        _write_pem(item, certificate)
+    else:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for column in columns:
+            table.add_row(f"[bold]{column.heading}[/bold]", _coloured(column.of(item)))
+        out.print(table)
+
+
+def _write_pem(item: Mapping[str, Any], path: str) -> None:
+    found = at(item, path)
+    try:
+        pem = base64.b64decode(str(found or ""), validate=True).decode("ascii")
+    except (binascii.Error, UnicodeDecodeError):
+        pem = ""
+    if not pem.startswith("-----BEGIN"):
+        fail("the answer holds no certificate")
+    typer.echo(pem, nl=not pem.endswith("\n"))
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_text(member) for member in value)
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False) if value else ""
+    return str(value)
+
+
+def _coloured(text: str) -> str:
+    colour = _COLOURS.get(text)
+    return f"[{colour}]{text}[/{colour}]" if colour else escape(text)

@@ -1,0 +1,141 @@
+"""`lamassu profile`: issuance profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lamassu.cli.client import (
+    Api,
+    Descending,
+    Filters,
+    Limit,
+    Listing,
+    Sort,
+    Url,
+    read_document,
+    segment,
+    without_empty,
+)
+from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail, out
+from lamassu.cli.output import Column, PlainFormat, PlainOutput, show_list, show_one
+
+app = typer.Typer(no_args_is_help=True, help="Issuance profiles: what certificates contain.")
+
+COLUMNS = (
+    Column("id", "id"),
+    Column("name", "name"),
+    Column("for CAs", "sign_as_ca"),
+    Column("validity", lambda item: _validity(item.get("validity"))),
+    Column("key usage", "key_usage"),
+    Column("extended", "extended_key_usages"),
+)
+DETAILS = (
+    *COLUMNS,
+    Column("description", "description"),
+    Column("honours subject", "honor_subject"),
+    Column("honours SAN", "honor_extensions"),
+    Column("only for CA", "ca_id"),
+    Column("keys", "crypto_enforcement"),
+)
+
+ProfileId = Annotated[str, typer.Argument(help="Id of the profile.")]
+
+
+@app.command("list")
+def list_(
+    filters: Filters = None,
+    limit: Limit = 100,
+    sort: Sort = "",
+    descending: Descending = False,
+    output: PlainOutput = PlainFormat.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """List profiles.
+
+    Example: lamassu profile list --filter 'name[ct_ic]device'
+    """
+    listing = Listing(filters or (), limit, sort, descending)
+    show_list(Api(directory, url).list("/ca/v1/profiles", listing), COLUMNS, output)
+
+
+@app.command()
+def get(
+    profile_id: ProfileId,
+    output: PlainOutput = PlainFormat.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Show a profile.
+
+    Example: lamassu profile get device-profile -o json
+    """
+    show_one(Api(directory, url).get(f"/ca/v1/profiles/{segment(profile_id)}"), DETAILS, output)
+
+
+@app.command()
+def create(
+    profile_id: Annotated[str, typer.Argument(help="Id of the new profile.")] = "",
+    name: Annotated[str, typer.Option(help="Name for people; the id if absent.")] = "",
+    validity: Annotated[str, typer.Option(help="How long certificates live.")] = "8760h",
+    key_usage: Annotated[
+        list[str] | None, typer.Option(help="Such as DigitalSignature; repeatable.")
+    ] = None,
+    extended_key_usage: Annotated[
+        list[str] | None, typer.Option(help="Such as ClientAuth; repeatable.")
+    ] = None,
+    honor_extensions: Annotated[
+        bool, typer.Option(help="Take subject alternative names from the CSR.")
+    ] = True,
+    ca: Annotated[str, typer.Option(help="Only for this CA.")] = "",
+    file: Annotated[
+        Path | None, typer.Option(help="The whole body as JSON instead; - is stdin.")
+    ] = None,
+    output: PlainOutput = PlainFormat.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Create a profile for end entities; one for CAs is given with --file.
+
+    Example: lamassu profile create sensors --validity 4380h --extended-key-usage ClientAuth
+    """
+    if file is None and not profile_id:
+        fail("name the new profile, or give its body with --file")
+    body = (
+        read_document(file)
+        if file is not None
+        else without_empty(
+            {
+                "id": profile_id,
+                "name": name or profile_id,
+                "validity": {"type": "Duration", "duration": validity},
+                "key_usage": key_usage or ["DigitalSignature"],
+                "extended_key_usages": extended_key_usage or ["ClientAuth"],
+                "honor_subject": True,
+                "honor_extensions": honor_extensions,
+                "ca_id": ca,
+            }
+        )
+    )
+    show_one(Api(directory, url).send("POST", "/ca/v1/profiles", body), DETAILS, output)
+
+
+@app.command()
+def delete(
+    profile_id: ProfileId, directory: Directory = DEFAULT_DIRECTORY, url: Url = None
+) -> None:
+    """Delete a profile that nothing uses.
+
+    Example: lamassu profile delete sensors
+    """
+    Api(directory, url).send("DELETE", f"/ca/v1/profiles/{segment(profile_id)}")
+    out.print(f"deleted {profile_id}", markup=False)
+
+
+def _validity(validity: object) -> object:
+    if not isinstance(validity, dict):
+        return None
+    return validity.get("duration") or validity.get("time")

@@ -1,0 +1,44 @@
+"""Configuration becomes objects: adapters, slices and listeners meet here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lamassu.platform.config import load
+from lamassu.platform.database import SERVICES, migrate
+from lamassu.platform.installation import Installation
+from lamassu.platform.messaging import JournalReport, verify_journal
+from lamassu.wiring.founding import KeyType
+from lamassu.wiring.installing import Plan, install, store_credential
+from lamassu.wiring.platform import AUDIT_KEY, Platform, opened
+from lamassu.wiring.serving import Listen, Running, serving
+
+__all__ = [
+    "KeyType",
+    "Listen",
+    "Plan",
+    "Platform",
+    "Running",
+    "install",
+    "migrate_database",
+    "opened",
+    "serving",
+    "store_credential",
+    "verify_journals",
+]
+
+
+async def migrate_database(directory: Path) -> Sequence[str]:
+    """Bring every schema to this program's revision; a line for each."""
+    installation = Installation(directory)
+    settings = load(installation.config).database_settings(installation.directory)
+    await migrate(settings, SERVICES)
+    return [f"{service}: up to date" for service in SERVICES]
+
+
+async def verify_journals(directory: Path) -> Sequence[JournalReport]:
+    """The verdict on each service's journal."""
+    async with opened(directory) as platform:
+        key = platform.installation.secret(AUDIT_KEY)
+        return [await verify_journal(platform.database, service, key) for service in SERVICES]

@@ -1,0 +1,193 @@
+"""`lamassu init`: from an empty folder to an installation that can be served."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamassu.kernel.errors import LamassuError, RuleViolation
+from lamassu.kernel.identity import system_caller
+from lamassu.platform.config import Choices, edge_template, load, platform_template
+from lamassu.platform.database import SERVICES, migrate
+from lamassu.platform.database.dialect import Dialect
+from lamassu.platform.installation import Installation
+from lamassu.platform.security.private_files import create_private_file, make_private_directory
+from lamassu.services.access.contract import (
+    SERVER_LIFETIME,
+    SERVICE_LIFETIME,
+    CredentialKind,
+    IssuedCredential,
+    Mode,
+    RootKeyExport,
+)
+from lamassu.wiring.founding import KeyType, found_pki
+from lamassu.wiring.platform import AUDIT_KEY, BOOKMARK_KEY, Platform, opened
+
+CALLER = system_caller("lamassu init")
+FIRST_ADMIN = "admin"
+EDGE_SERVICE = "est"
+LOOPBACK = "127.0.0.1"
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an operator asks of `init`. `hosts` are names and addresses beside the local ones:
+    with any, the platform listens beyond loopback."""
+
+    directory: Path
+    hosts: Sequence[str] = ()
+    port: int = 8443
+    http_port: int = 8080
+    internal_port: int = 8444
+    public_url: str | None = None
+    database: str | None = None
+    key_type: KeyType = KeyType.RSA_4096
+    root_key_export: Path | None = None
+
+
+async def install(plan: Plan, tell: Callable[[str], None]) -> None:
+    """Make what is missing; an installation that is whole stays as it is.
+
+    Raises a `LamassuError` that says what to do next.
+    """
+    installation = Installation(plan.directory)
+    await asyncio.to_thread(_make_files, installation, plan)
+    tell(f"configuration: {installation.config}")
+    settings = load(installation.config)
+    database = settings.database_settings(installation.directory)
+    if database.dialect is Dialect.POSTGRESQL:
+        await migrate(database, SERVICES)
+    async with opened(plan.directory) as platform:
+        await _establish_internal_ca(platform, plan)
+        tell("internal CA: platform TLS, services, admins")
+        await found_pki(platform.ca, platform.dms, key_type=plan.key_type, tell=tell)
+        await platform.bus.start()
+        await platform.bus.drained()  # roles and first CRLs of the new CAs
+        await platform.bus.stop()
+        await _issue_credentials(platform, plan, tell)
+
+
+def _make_files(installation: Installation, plan: Plan) -> None:
+    installation.make_directories()
+    installation.make_secret(AUDIT_KEY)
+    installation.make_secret(BOOKMARK_KEY)
+    if not installation.config.exists():
+        text = platform_template(_choices(plan))
+        create_private_file(installation.config, text.encode())
+    passphrase = installation.keystore_passphrase
+    if not passphrase.exists():
+        create_private_file(passphrase, secrets.token_urlsafe(32).encode() + b"\n")
+
+
+def _choices(plan: Plan) -> Choices:
+    name = plan.hosts[0] if plan.hosts else "localhost"
+    urls = [f"https://{_in_url(name)}:{plan.port}"]
+    if plan.hosts:
+        urls.append(f"https://localhost:{plan.port}")
+    if plan.public_url is not None:
+        urls.insert(0, plan.public_url.rstrip("/"))
+    return Choices(
+        listen_address="0.0.0.0" if plan.hosts else LOOPBACK,  # noqa: S104  asked for by --host
+        port=plan.port,
+        http_port=plan.http_port,
+        internal_port=plan.internal_port,
+        public_urls=tuple(dict.fromkeys(urls)),
+        validation_urls=(f"http://{_in_url(name)}:{plan.http_port}",),
+        database_url=plan.database or "sqlite:///data/lamassu.db",
+    )
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def _establish_internal_ca(platform: Platform, plan: Plan) -> None:
+    export = None
+    if plan.root_key_export is not None:
+        passphrase = secrets.token_urlsafe(32)
+        words = plan.root_key_export.with_suffix(".passphrase")
+        await asyncio.to_thread(create_private_file, words, passphrase.encode() + b"\n")
+        export = RootKeyExport(str(plan.root_key_export), passphrase.encode())
+    elif platform.mode is Mode.PRODUCTION:
+        raise RuleViolation(
+            "in production the internal root's key leaves this host: name a file on a medium"
+            " that you take away, with --export-root-key",
+            code="root_key_stays",
+            field="export_root_key",
+        )
+    await platform.access.establish(caller=CALLER, export_root_key_to=export)
+
+
+async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str], None]) -> None:
+    """Certificates of the server, the first admin and the EST edge, where they are missing."""
+    files = platform.installation
+    access = platform.access
+    anchor = await access.trust_anchor_pem()
+    await asyncio.to_thread(files.trust_anchor.write_bytes, anchor)
+    hosts = tuple(dict.fromkeys((*LOCAL_NAMES, *plan.hosts)))
+    if not files.server_certificate.exists():
+        server = await access.issue(
+            CredentialKind.SERVER, "server", lifetime=SERVER_LIFETIME, caller=CALLER, hosts=hosts
+        )
+        await asyncio.to_thread(
+            files.store_credential,
+            files.server_certificate,
+            server.chain_pem,
+            files.server_key,
+            server.key_pem,
+        )
+    if not files.admin_certificate.exists():
+        admin = await access.issue(
+            CredentialKind.ADMIN, FIRST_ADMIN, lifetime=platform.admin_lifetime, caller=CALLER
+        )
+        await asyncio.to_thread(
+            files.store_credential,
+            files.admin_certificate,
+            admin.chain_pem,
+            files.admin_key,
+            admin.key_pem,
+        )
+        tell(f"admin: {files.admin_certificate}, until {admin.credential.not_after:%Y-%m-%d}")
+    if not files.edge.certificate.exists():
+        edge = await access.issue(
+            CredentialKind.SERVICE,
+            EDGE_SERVICE,
+            lifetime=SERVICE_LIFETIME,
+            caller=CALLER,
+            hosts=hosts,
+        )
+        await asyncio.to_thread(_store_edge, platform, edge, anchor)
+        tell(f"EST edge: {files.edge.directory}")
+
+
+def _store_edge(platform: Platform, issued: IssuedCredential, anchor: bytes) -> None:
+    edge = platform.installation.edge
+    platform.installation.store_credential(
+        edge.certificate, issued.chain_pem, edge.key, issued.key_pem
+    )
+    edge.trust_anchor.write_bytes(anchor)
+    if not edge.config.exists():
+        settings = platform.settings
+        text = edge_template(
+            port=settings.http.port,
+            upstream=f"https://localhost:{settings.server.internal_port}",
+            listen_address=settings.server.listen_address,
+        )
+        create_private_file(edge.config, text.encode())
+
+
+def store_credential(folder: Path, name: str, issued: IssuedCredential) -> tuple[Path, Path]:
+    """Write `NAME.crt` and `NAME.key` for an admin; an existing key is not overwritten."""
+    try:
+        make_private_directory(folder)
+    except LamassuError:
+        # Somebody's own folder may be open to others: the key's file is not.
+        folder.mkdir(parents=True, exist_ok=True)
+    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+    create_private_file(key, issued.key_pem)
+    create_private_file(certificate, issued.chain_pem)
+    return certificate, key

@@ -1,0 +1,173 @@
+"""Configuration becomes objects: the whole platform of one process, before anybody listens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from lamassu.kernel.clock import SystemClock
+from lamassu.kernel.errors import NotFound
+from lamassu.kernel.identity import system_caller
+from lamassu.platform.config import Settings, check_start, load
+from lamassu.platform.database import SERVICES, Database, RecordWriter
+from lamassu.platform.installation import Installation
+from lamassu.platform.messaging import EventBus
+from lamassu.services.access.contract import ADMIN_LIFETIME, Mode
+from lamassu.services.access.storage import AccessStorage, HostFiles
+from lamassu.services.access.usecases import AccessService
+from lamassu.services.alerts import events as alerts_events
+from lamassu.services.alerts.storage import AlertsStorage
+from lamassu.services.alerts.usecases import AlertsService
+from lamassu.services.ca.storage import CaStorage
+from lamassu.services.ca.usecases import CaService
+from lamassu.services.devices import events as devices_events
+from lamassu.services.devices.storage import DeviceStorage
+from lamassu.services.devices.usecases import DeviceService
+from lamassu.services.dms import events as dms_events
+from lamassu.services.dms.model.defaults import DmsDefaults
+from lamassu.services.dms.storage import DmsStorage
+from lamassu.services.dms.usecases import DmsService
+from lamassu.services.kms.engines.software import SoftwareEngine
+from lamassu.services.kms.storage import KmsStorage
+from lamassu.services.kms.usecases import KmsService
+from lamassu.services.va import events as va_events
+from lamassu.services.va.storage import VaStorage
+from lamassu.services.va.usecases import VaService
+
+AUDIT_KEY = "audit.key"
+BOOKMARK_KEY = "bookmark.key"
+START = system_caller("start")
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Everything that one process works with."""
+
+    installation: Installation
+    settings: Settings
+    mode: Mode
+    database: Database
+    bus: EventBus
+    kms: KmsService
+    access: AccessService
+    ca: CaService
+    va: VaService
+    devices: DeviceService
+    dms: DmsService
+    alerts: AlertsService
+
+    @property
+    def admin_lifetime(self) -> timedelta:
+        """How long an admin's certificate lives by default (security rule 4)."""
+        return ADMIN_LIFETIME[self.mode]
+
+
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[Platform]:
+    """The platform of an installation, closed at the end. Nobody listens yet, no job runs.
+
+    Raises a `LamassuError` whose text says what to do: faults of the configuration, a database
+    out of reach or of another revision, a keystore that does not open.
+    """
+    installation = Installation(directory)
+    settings = load(installation.config)
+    check_start(settings, installation.directory)
+    async with AsyncExitStack() as stack:
+        database = await Database.open(
+            settings.database_settings(installation.directory),
+            services=SERVICES,
+            writer=RecordWriter(installation.secret(AUDIT_KEY)),
+            clock=SystemClock(),
+        )
+        stack.push_async_callback(database.close)
+        platform = await _connect(installation, settings, database)
+        stack.push_async_callback(platform.kms.close)
+        stack.push_async_callback(platform.va.close)
+        yield platform
+
+
+async def _connect(installation: Installation, settings: Settings, database: Database) -> Platform:
+    clock = SystemClock()
+    kms = await _open_kms(installation, settings, database)
+    access = AccessService(
+        storage=AccessStorage(database), keys=kms, files=HostFiles(), clock=clock
+    )
+    mode = await access.settle_mode(Mode(settings.mode), caller=START)
+    ca = CaService(
+        storage=CaStorage(database),
+        keys=kms,
+        clock=clock,
+        validation_urls=settings.va.public_urls,
+        default_profile_id=settings.dms.issuance_profile,
+    )
+    va = VaService(storage=VaStorage(database), authorities=ca, keys=kms, clock=clock)
+    ca.revocations = va
+    devices = DeviceService(store=DeviceStorage(database), office=ca, clock=clock)
+    dms = DmsService(
+        store=DmsStorage(database),
+        authorities=ca,
+        devices=devices,
+        clock=clock,
+        defaults=DmsDefaults(
+            enrollment_ca=settings.dms.enrollment_ca,
+            issuance_profile_id=settings.dms.issuance_profile,
+            reserved_cas=settings.dms.bootstrap_cas,
+            production=mode is Mode.PRODUCTION,
+        ),
+    )
+    alerts = AlertsService(store=AlertsStorage(database), clock=clock)
+    bus = EventBus(database)
+    va_events.subscribe(bus, va, authorities=ca)
+    devices_events.subscribe(bus, devices)
+    dms_events.subscribe(bus, dms)
+    alerts_events.subscribe(bus, alerts)
+    return Platform(
+        installation=installation,
+        settings=settings,
+        mode=mode,
+        database=database,
+        bus=bus,
+        kms=kms,
+        access=access,
+        ca=ca,
+        va=va,
+        devices=devices,
+        dms=dms,
+        alerts=alerts,
+    )
+
+
+async def _open_kms(
+    installation: Installation, settings: Settings, database: Database
+) -> KmsService:
+    """The software engine's key derivation is slow on purpose, so it leaves the loop."""
+    engine = settings.software_engine
+    opened_engine = await asyncio.to_thread(_open_engine, installation, settings)
+    kms = KmsService(
+        engines=[opened_engine],
+        default_engine_id=engine.id,
+        storage=KmsStorage(database),
+        clock=SystemClock(),
+    )
+    await kms.start()
+    return kms
+
+
+def _open_engine(installation: Installation, settings: Settings) -> SoftwareEngine:
+    engine = settings.software_engine
+    path = installation.directory / engine.passphrase_file
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise NotFound(
+            f"the keystore's passphrase file {path} cannot be read: {error.strerror}",
+            code="passphrase_missing",
+            field="crypto_engines.software.passphrase_file",
+        ) from None
+    return SoftwareEngine.open(
+        engine.id, installation.keystore, secret, metadata=dict(engine.metadata)
+    )
