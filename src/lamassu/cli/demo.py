@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.panel import Panel
 from rich.text import Text
 
 from lamassu import wiring
@@ -57,7 +56,8 @@ async def _demo(directory: Path, leave: bool, listen: wiring.Listen) -> None:
 
 
 async def _walk(place: walk.Place) -> None:
-    out.print(Panel(Text(walk.preamble(place)), title="For every command below"))
+    out.print("\n[bold cyan]For every command below[/bold cyan]")
+    out.print(Text(walk.preamble(place), style="bold"))
 
     def show(step: walk.Step) -> None:
         out.print(f"\n[bold cyan]{step.title}[/bold cyan]")

@@ -34,9 +34,9 @@ COLUMNS = (
 DETAILS = (
     *COLUMNS,
     Column("created", "creation_timestamp"),
-    Column("serial number", lambda item: _serial_number(item)),
+    Column("serial number", _SERIAL),
     Column("metadata", "metadata"),
-    Column("history", lambda item: _history(item)),
+    Column("history", _HISTORY),
 )
 
 DeviceId = Annotated[str, typer.Argument(help="Id of the device.")]

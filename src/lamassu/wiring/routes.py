@@ -24,17 +24,21 @@ def public_mounts(platform: Platform) -> Sequence[Mount]:
         Mount("/api/kms", "kms", kms_http.routes(platform.kms)),
         Mount("/api/ca", "ca", ca_http.routes(platform.ca)),
         Mount("/api/va", "va", va_http.routes(platform.va)),
-        Mount(DMS_PREFIX, "dmsmanager", dms_http.routes(platform.dms)),
+        Mount(
+            DMS_PREFIX,
+            "dmsmanager",
+            [*dms_http.routes(platform.dms), *est_http.routes(platform.dms)],
+        ),
         Mount("/api/devmanager", "devicemanager", devices_http.routes(platform.devices)),
         Mount("/api/alerts", "alerts", alerts_http.routes(platform.alerts)),
-        *est_mounts(platform.dms),
+        Mount("", "est", est_http.routes(platform.dms)),
     ]
 
 
 def est_mounts(enrollment: Enrollment) -> Sequence[Mount]:
     """EST under the DMS manager's prefix and at the root: all that an edge serves."""
     return [
-        Mount(DMS_PREFIX, "est", est_http.routes(enrollment)),
+        Mount(DMS_PREFIX, "dmsmanager", est_http.routes(enrollment)),
         Mount("", "est", est_http.routes(enrollment)),
     ]
 
