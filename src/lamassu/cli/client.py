@@ -70,14 +70,12 @@ class Listing:
 class Api:
     """The platform's REST API, as an admin. Every failure ends the program with its text."""
 
-    def __init__(
-        self, directory: Path, url: str | None, *, transport: httpx.BaseTransport | None = None
-    ) -> None:
+    def __init__(self, directory: Path, url: str | None) -> None:
         self.url = (url or configured_url(directory)).rstrip("/")
         self._directory = directory
         self._client = httpx.Client(
             base_url=f"{self.url}/api",
-            transport=transport or httpx.HTTPTransport(verify=_tls(directory), trust_env=False),
+            transport=transport_with(directory),
             timeout=TIMEOUT,
             trust_env=False,
         )
@@ -157,7 +155,7 @@ def configured_url(directory: Path) -> str:
     if not path.is_file():
         return DEFAULT_URL
     try:
-        return load(path).http.public_urls[0]
+        return load(path).server.public_urls[0]
     except (ConfigurationFaults, OSError):
         return DEFAULT_URL
 
@@ -184,6 +182,11 @@ def read_input(path: Path) -> bytes:
         return typer.get_binary_stream("stdin").read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         fail(f"{path} cannot be read: {error.strerror}")
+
+
+def transport_with(directory: Path) -> httpx.BaseTransport:
+    """Mutual TLS with the admin's certificate, past any proxy of the environment."""
+    return httpx.HTTPTransport(verify=_tls(directory), trust_env=False)
 
 
 def _tls(directory: Path) -> ssl.SSLContext:

@@ -23,6 +23,26 @@ from lamassu.cli.output import Column, Format, Output, PlainFormat, PlainOutput,
 
 app = typer.Typer(no_args_is_help=True, help="Devices and their identities.")
 
+
+def _serial_number(device: object) -> str:
+    identity = device.get("identity") if isinstance(device, dict) else None
+    if not isinstance(identity, dict):
+        return ""
+    return str(identity.get("versions", {}).get(str(identity.get("active_version")), ""))
+
+
+def _history(device: object) -> str:
+    """The device's and its slot's events in order, a line each."""
+    if not isinstance(device, dict):
+        return ""
+    slot = (device.get("identity") or {}).get("events") or {}
+    lines = sorted([*(device.get("events") or {}).items(), *slot.items()])
+    return "\n".join(
+        f"{at}  {event.get('type', '')}  {event.get('description', '')}".rstrip()
+        for at, event in lines
+    )
+
+
 COLUMNS = (
     Column("id", "id"),
     Column("status", "status"),
@@ -34,9 +54,9 @@ COLUMNS = (
 DETAILS = (
     *COLUMNS,
     Column("created", "creation_timestamp"),
-    Column("serial number", _SERIAL),
+    Column("serial number", _serial_number),
     Column("metadata", "metadata"),
-    Column("history", _HISTORY),
+    Column("history", _history),
 )
 
 DeviceId = Annotated[str, typer.Argument(help="Id of the device.")]
@@ -148,22 +168,3 @@ def _metadata(text: str) -> object:
     if not isinstance(metadata, dict):
         fail("--metadata is no JSON object")
     return metadata
-
-
-def _serial_number(device: object) -> str:
-    identity = device.get("identity") if isinstance(device, dict) else None
-    if not isinstance(identity, dict):
-        return ""
-    return str(identity.get("versions", {}).get(str(identity.get("active_version")), ""))
-
-
-def _history(device: object) -> str:
-    """The device's and its slot's events in order, a line each."""
-    if not isinstance(device, dict):
-        return ""
-    slot = (device.get("identity") or {}).get("events") or {}
-    lines = sorted([*(device.get("events") or {}).items(), *slot.items()])
-    return "\n".join(
-        f"{at}  {event.get('type', '')}  {event.get('description', '')}".rstrip()
-        for at, event in lines
-    )

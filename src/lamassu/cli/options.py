@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from lamassu.kernel.errors import LamassuError
 
@@ -26,7 +27,7 @@ DEFAULT_DIRECTORY = Path("var")
 
 def fail(text: str) -> NoReturn:
     """Say what is wrong and end with status 1."""
-    err.print(f"[bold red]lamassu:[/bold red] {text}", markup=True)
+    err.print(f"[bold red]lamassu:[/bold red] {escape(text)}")
     raise typer.Exit(1)
 
 
