@@ -49,6 +49,33 @@ async def test_an_event_that_comes_twice_makes_one_crl(world: World) -> None:
     assert (await world.service.crl(world.ski)).number == 2
 
 
+async def test_of_a_storm_of_events_the_last_are_looked_into_by_the_refresh(world: World) -> None:
+    await world.service.ensure_role("root", world.ski)
+    await world.service.refresh_due(world.clock.now())
+    devices = [world.issue(f"device-{n}") for n in range(20)]
+    reads = world.authorities.lists_read
+    for device in devices:
+        world.revoke(device)
+        await follower(world).handle(of(device, world))
+    assert world.authorities.lists_read - reads == 2  # compared, then made anew
+    assert len(await world.listed()) == 1
+
+    assert await world.service.refresh_due(world.clock.now()) == 1
+    assert len(await world.listed()) == 20
+
+
+async def test_a_start_finds_what_was_missed_while_nobody_listened(world: World) -> None:
+    await world.service.ensure_role("root", world.ski)
+    device = world.issue()
+    world.revoke(device)
+
+    started = world.another_process()
+    assert await started.refresh_due(world.clock.now()) == 1
+    assert await started.refresh_due(world.clock.now()) == 0
+    await started.close()
+    assert await world.listed() == {device.certificate.serial_number}
+
+
 async def test_an_old_event_is_not_looked_into(world: World) -> None:
     await world.service.ensure_role("root", world.ski)
     device = world.issue()
@@ -73,6 +100,7 @@ async def test_a_new_ca_gets_its_role_and_its_parent_is_looked_after(world: Worl
         child.certificate.not_valid_after_utc
     )
     world.revoke(child)
+    world.clock.forward(seconds=10)
     await follower(world).handle(event("ca.status.update", "ca/child", world.clock.now()))
     assert await world.listed() == {child.certificate.serial_number}
 

@@ -45,6 +45,7 @@ class CaFollower:
 
     async def _of_ca(self, ca_id: str) -> Sequence[str]:
         """The CA, and the one above it, whose CRL lists it."""
+        self._service.forget_issuers()
         try:
             authority = await self._authorities.get_ca(ca_id)
         except NotFound:

@@ -12,7 +12,7 @@ from lamassu.services.ca.contract import Authorities, CertificationAuthority
 from lamassu.services.kms.contract import Keys
 from lamassu.services.va import rules
 from lamassu.services.va.contract import Crl
-from lamassu.services.va.model import CrlFacts, RoleChange, RoleState, StatusAnswer
+from lamassu.services.va.model import RoleChange, RoleState, StatusAnswer
 from lamassu.services.va.ports import Pause, VaStorage
 from lamassu.services.va.usecases.answer_status import StatusAnswers
 from lamassu.services.va.usecases.change_role import change_role, get_role
@@ -26,6 +26,7 @@ _FIRST_CRL_PATIENCE = 5.0
 _REFRESH_PATIENCE = 30.0
 # A CRL read this long after an event was written has seen what the event tells.
 _LONGEST_UNIT = timedelta(seconds=60)
+_LEAST_BETWEEN_LOOKS = timedelta(seconds=10)
 
 
 class VaService:
@@ -46,6 +47,9 @@ class VaService:
         self._clock = clock
         self._pause = pause
         self._showing: set[asyncio.Task[bool]] = set()
+        self._suspects: set[str] = set()
+        self._compared_at: dict[str, datetime] = {}
+        self._all_compared = False
         self._issuers = IssuerTable(authorities=authorities, clock=clock)
         self._answers = StatusAnswers(
             authorities=authorities, keys=keys, issuers=self._issuers, clock=clock
@@ -154,8 +158,14 @@ class VaService:
 
     # --- upkeep ---------------------------------------------------------------------------
 
+    def forget_issuers(self) -> None:
+        """A CA appeared or changed: read them anew before the next answer."""
+        self._issuers.forget()
+
     async def refresh_due(self, now: datetime) -> int:
-        """Make the CRLs whose time has come, and roles that are missing; each minute.
+        """Make the CRLs whose time has come, or that list other than they should, and roles
+        that are missing; each minute. The first time every CRL is compared with the CA's rows:
+        who knows what this process missed.
 
         Returns how many CRLs were stored in time; slower ones go on in the background.
         """
@@ -166,8 +176,9 @@ class VaService:
         tasks = [
             self._queue.ask(state.role.ca_ski)
             for state in await self._storage.roles()
-            if rules.is_due(state.role, state.latest, now) and await self._lives(state, now)
+            if await self._lives(state, now) and await self._needs_crl(state, now)
         ]
+        self._all_compared = True
         made = await asyncio.gather(*(ended_well(task, _REFRESH_PATIENCE) for task in tasks))
         return sum(crl is not None for crl in made)
 
@@ -176,25 +187,48 @@ class VaService:
         authority = await self._find_ca(state.role.ca_id)
         return authority is not None and authority.certificate.not_after > now
 
+    async def _needs_crl(self, state: RoleState, now: datetime) -> bool:
+        ca_ski = state.role.ca_ski
+        suspect = ca_ski in self._suspects or not self._all_compared
+        self._suspects.discard(ca_ski)
+        if rules.is_due(state.role, state.latest, now):
+            return True
+        return suspect and state.role.regenerate_on_revoke and await self._is_stale(state)
+
+    async def _is_stale(self, state: RoleState) -> bool:
+        """Whether the newest CRL lists other than what is revoked now."""
+        if state.latest is None:
+            return True
+        entries = await self._authorities.revoked_under(state.role.ca_id)
+        return rules.entries_digest(entries) != state.latest.entries_digest
+
     async def repair(self, ca_id: str, *, told_at: datetime) -> None:
         """After an event of that time about the CA: see that its CRL lists what it should.
 
-        Events only repair: mostly the revoking call has done it before. Raises `Unavailable`
-        when it cannot be done now, so that the event comes again.
+        Events only repair: mostly the revoking call has done it before. Of many events at
+        once the first is looked into, the others are left to `refresh_due`. Raises
+        `Unavailable` when it cannot be done now, so that the event comes again.
         """
-        self._issuers.forget()
         state = await self._state_of_ca(ca_id)
-        if state is None:
+        if state is None or not self._may_be_stale(state, told_at):
             return
-        latest = state.latest
-        if latest is not None and not await self._is_stale(state, latest, told_at):
+        if not await self._is_stale(state):
             return
         task = self._queue.ask(state.role.ca_ski)
         if await ended_well(task, _REFRESH_PATIENCE) is None and not task.done():
             raise Unavailable("the CRL could not be made yet", code="crl_unavailable")
 
-    async def _is_stale(self, state: RoleState, latest: CrlFacts, told_at: datetime) -> bool:
-        if not state.role.regenerate_on_revoke or latest.this_update > told_at + _LONGEST_UNIT:
+    def _may_be_stale(self, state: RoleState, told_at: datetime) -> bool:
+        """Whether to look closer now."""
+        role, latest = state.role, state.latest
+        if latest is None:
+            return True
+        if not role.regenerate_on_revoke or latest.this_update > told_at + _LONGEST_UNIT:
             return False
-        entries = await self._authorities.revoked_under(state.role.ca_id)
-        return rules.entries_digest(entries) != latest.entries_digest
+        now = self._clock.now()
+        compared_at = self._compared_at.get(role.ca_ski)
+        if compared_at is not None and timedelta() <= now - compared_at < _LEAST_BETWEEN_LOOKS:
+            self._suspects.add(role.ca_ski)
+            return False
+        self._compared_at[role.ca_ski] = now
+        return True
