@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError, StatementError
 
-from lamassu.kernel.errors import Conflict
+from lamassu.kernel.errors import Conflict, Malformed
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.records import AuditRecord, Event
-from lamassu.platform.database import Database, Unit
+from lamassu.platform.database import Database, Dialect, Unit
 from lamassu.platform.database.journal_tables import tables
 from tests.support.sample.tables import items
 
@@ -84,3 +87,101 @@ async def test_many_at_once_lose_nothing_and_failures_hurt_nobody_else(database:
     ids, told = await stored(database)
     assert ids == expected
     assert sorted(told) == sorted([f"item/{n}" for n in expected] * 2)
+
+
+async def test_a_savepoint_lets_a_unit_go_on_after_a_breach(database: Database) -> None:
+    async with database.unit("sample") as unit:
+        await put(unit, "a")
+    async with database.unit("sample") as unit:
+        await put(unit, "b")
+        with pytest.raises(IntegrityError):
+            async with unit.connection.begin_nested():
+                await unit.connection.execute(insert(items), {"id": "a"})
+        await put(unit, "c")
+    assert (await stored(database))[0] == ["a", "b", "c"]
+
+
+async def test_a_breach_passed_over_is_never_acknowledged_in_vain(database: Database) -> None:
+    """PostgreSQL answers COMMIT with a silent rollback then."""
+
+    async def careless() -> None:
+        async with database.unit("sample") as unit:
+            await unit.connection.execute(insert(items), {"id": "b"})
+            with suppress(IntegrityError):
+                await unit.connection.execute(insert(items), {"id": "a"})
+
+    async with database.unit("sample") as unit:
+        await put(unit, "a")
+    acknowledged = True
+    try:
+        await careless()
+    except RuntimeError:
+        acknowledged = False
+    assert ("b" in (await stored(database))[0]) == acknowledged
+
+
+async def test_every_kind_of_value_comes_back_as_it_went(database: Database) -> None:
+    rows = [
+        {
+            "id": "1",
+            "name": "Ünï 😀 %_'\"\\",
+            "count": -(2**31),
+            "big": 2**63 - 1,
+            "flag": True,
+            "at": datetime(1, 1, 1, tzinfo=UTC),
+            "tags": {"a": [1, 2.5, None, {"b": "\u2028"}], "": True},
+            "blob": bytes(range(256)),
+        },
+        {
+            "id": "2",
+            "name": None,
+            "count": None,
+            "big": None,
+            "flag": False,
+            "at": datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+            "tags": None,
+            "blob": None,
+        },
+    ]
+    async with database.unit("sample") as unit:
+        await unit.connection.execute(insert(items), rows)
+    async with database.reading("sample") as connection:
+        found = (await connection.execute(select(items).order_by(items.c.id))).all()
+        missing = (await connection.execute(select(items.c.id).where(items.c.tags.is_(None)))).all()
+    assert [dict(row._mapping) for row in found] == rows
+    assert all(row.at.tzinfo is UTC for row in found)
+    assert [row.id for row in missing] == ["2"]
+
+
+async def test_another_zone_is_the_same_instant_and_none_is_refused(database: Database) -> None:
+    there = datetime(2026, 6, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    async with database.unit("sample") as unit:
+        await unit.connection.execute(insert(items), {"id": "1", "at": there})
+    async with database.reading("sample") as connection:
+        assert (await connection.execute(select(items.c.at))).scalar() == there
+    with pytest.raises(StatementError):
+        async with database.unit("sample") as unit:
+            await unit.connection.execute(
+                insert(items), {"id": "2", "at": there.replace(tzinfo=None)}
+            )
+
+
+@pytest.mark.parametrize("values", [{"name": "\ud800"}, {"big": 2**63}, {"big": -(2**80)}])
+async def test_what_cannot_be_stored_is_the_clients_fault(
+    database: Database, values: dict[str, object]
+) -> None:
+    with pytest.raises(Malformed):
+        async with database.unit("sample") as unit:
+            await unit.connection.execute(insert(items), {"id": "1", **values})
+    assert await stored(database) == ([], [])
+
+
+@pytest.mark.parametrize("values", [{"name": "a\0b"}, {"tags": ["a\0b"]}, {"tags": ["\ud800"]}])
+async def test_odd_characters_are_stored_or_refused(
+    database: Database, values: dict[str, object]
+) -> None:
+    try:
+        async with database.unit("sample") as unit:
+            await unit.connection.execute(insert(items), {"id": "1", **values})
+    except Malformed:
+        assert database.dialect is Dialect.POSTGRESQL

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,13 +103,20 @@ class PostgresCluster:
         process, self.process = self.process, None
         if process is None:
             return
-        if kill:
-            for child in _children(process.pid):
-                os.kill(child, signal.SIGKILL)
-            process.kill()
-        else:
+        if not kill:
             process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+            return
+        children = _children(process.pid)
+        process.kill()  # first, or it would start new ones
         process.wait(timeout=30)
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        # the memory that they shared must be free before the next start
+        deadline = time.monotonic() + 30
+        while any(map(_lives, children)) and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def remove(self) -> None:
         """Stop it and delete everything."""
@@ -121,7 +129,16 @@ class PostgresCluster:
 
     def _answers(self) -> bool:
         ready = subprocess.run(
-            [str(self.binaries / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)],
+            [
+                str(self.binaries / "pg_isready"),
+                "-q",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(self.port),
+                "-U",
+                USER,
+            ],
             check=False,
         )
         return ready.returncode == 0
@@ -137,6 +154,14 @@ class PostgresCluster:
         if os.geteuid() != 0:
             return []
         return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
 
 
 def _children(pid: int) -> list[int]:

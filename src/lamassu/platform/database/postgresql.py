@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from sqlalchemy import URL, event, exc
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection
@@ -16,6 +18,7 @@ from lamassu.platform.database.settings import DatabaseSettings, tls_of
 
 log = structlog.get_logger(__name__)
 
+_BROKEN = "lamassu_broken"
 _PREPARED_STATEMENTS = 500  # per connection; a service has far fewer different ones
 
 
@@ -39,7 +42,11 @@ class PostgresqlStore:
         """BEGIN goes with the first statement: a unit that does nothing asks nothing."""
         async with _connected(self._engines[service]) as connection:
             async with connection.begin():
+                info = await _info(connection)
+                info.pop(_BROKEN, None)
                 yield connection
+                if info.get(_BROKEN):
+                    raise RuntimeError("a failed statement was passed over without a savepoint")
 
     @asynccontextmanager
     async def reading(self, service: str) -> AsyncIterator[AsyncConnection]:
@@ -82,6 +89,24 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         await connection.close()
 
 
+async def _info(connection: AsyncConnection) -> dict[Any, Any]:
+    """Notes that go with the driver's connection."""
+    return (await connection.get_raw_connection()).info
+
+
+def _note_broken_transactions(engine: AsyncEngine) -> None:
+    """After a failed statement PostgreSQL answers COMMIT with a silent rollback.
+
+    Who catches the error and goes on would be told of success; only a savepoint makes that safe.
+    """
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def _note(context: ExceptionContext) -> None:
+        connection = context.connection
+        if connection and not connection.invalidated and not connection.in_nested_transaction():
+            connection.info[_BROKEN] = True
+
+
 def _pooled(settings: DatabaseSettings, service: str) -> AsyncEngine:
     engine = create_async_engine(
         _url(settings, service),
@@ -94,6 +119,7 @@ def _pooled(settings: DatabaseSettings, service: str) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "checkout", _replace_if_closed)
     name_raw_errors(engine)
+    _note_broken_transactions(engine)
     return engine
 
 

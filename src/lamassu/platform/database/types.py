@@ -70,7 +70,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if isinstance(value, datetime):
-            return value.astimezone(UTC)
+            # asyncpg stores the first and last instants as infinities, and forgets their zone
+            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
         return time_of(str(value))
 
 
