@@ -113,6 +113,31 @@ async def test_events_of_every_service_arrive(database: Database, service: Alert
     assert all(seen.cloud_event["data"] == {"n": 1} for seen in latest)
 
 
+async def test_a_backlog_is_counted_in_few_transactions(
+    database: Database, service: AlertsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    count = service.count
+
+    async def counted(heard: Sequence[StoredEvent]) -> None:
+        calls.append(len(heard))
+        if len(calls) == 1:
+            raise RuntimeError("the first batch fails: its events come one by one")
+        await count(heard)
+
+    monkeypatch.setattr(service, "count", counted)
+    async with database.unit("ca") as unit:
+        for number in range(150):
+            unit.emit(Event("ca.happened", "ca/x", number, {}, system_caller("t")))
+    bus = EventBus(database)
+    events.subscribe(bus, service)
+    await bus.drained()
+    await bus.stop()
+
+    assert [seen.counter for seen in await service.latest()] == [150]
+    assert calls == [100, *[1] * 100, 50]
+
+
 async def request(service: AlertsService, method: str, path: str, *chain: bytes) -> httpx.Response:
     async def authenticate(peer: Peer) -> Principal | None:
         return Principal(PrincipalKind.ADMIN, "alice") if peer.chain else None

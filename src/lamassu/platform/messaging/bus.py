@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from lamassu.kernel.errors import Unavailable
 from lamassu.platform.database import Database
-from lamassu.platform.messaging.feed import Feed, Handler, Patience
+from lamassu.platform.messaging.feed import BatchHandler, Feed, Handler, Patience
 from lamassu.platform.messaging.pulse import finish
 from lamassu.platform.messaging.sequencer import Sequencer
 
@@ -62,11 +62,14 @@ class EventBus:
         sources: Sequence[str],
         types: Sequence[str] | None,
         handler: Handler,
+        batch_handler: BatchHandler | None = None,
     ) -> None:
         """Have `handler` called for events of `sources`, from the first one ever on.
 
         `consumer` names the cursor for good; `service` keeps it. `types` are exact, `None` takes
-        all. Only before `start`.
+        all. `batch_handler`, if given, is handed several events of one source at once, in order,
+        and takes all of them or none; `handler` gets them one by one when it fails. Only before
+        `start`.
         """
         unknown = {service, *sources} - set(self._database.services)
         if unknown:
@@ -83,6 +86,7 @@ class EventBus:
                 source=source,
                 types=types,
                 handler=handler,
+                batch_handler=batch_handler,
                 patience=self._patience,
                 interval=self._interval,
             )

@@ -22,6 +22,7 @@ from lamassu.platform.messaging.pulse import Pulse
 log = structlog.get_logger(__name__)
 
 Handler = Callable[[StoredEvent], Awaitable[None]]
+BatchHandler = Callable[[Sequence[StoredEvent]], Awaitable[None]]
 
 BATCH = 100
 """Events read at once; so many may be told again after a crash."""
@@ -63,6 +64,7 @@ class Feed:
         source: str,
         types: Sequence[str] | None,
         handler: Handler,
+        batch_handler: BatchHandler | None = None,
         patience: Patience,
         interval: float = 1.0,
     ) -> None:
@@ -74,6 +76,7 @@ class Feed:
         self._owner = owner
         self._types = tuple(types) if types is not None else None
         self._handler = handler
+        self._batch_handler = batch_handler
         self._patience = patience
         self._pulse = Pulse(interval)
         self._turn = asyncio.Lock()
@@ -127,8 +130,9 @@ class Feed:
         if self._saved < 0:
             self.position = self._saved = await self._load()
         last, rows = await self._read()
+        together = await self._handle_together(rows)
         for row in rows:
-            if not await self._handle(row):
+            if not together and not await self._handle(row):
                 break
             self.position = row.position
         else:
@@ -157,6 +161,26 @@ class Feed:
             if last <= self.position:
                 return last, ()
             return last, list(await connection.execute(wanted))
+
+    async def _handle_together(self, rows: Sequence[Row[Any]]) -> bool:
+        """Hand over all rows in one call, where the consumer takes them so.
+
+        False if it does not, or failed: then each is handed over by itself, to find the one
+        that is to blame.
+        """
+        if self._batch_handler is None or len(rows) < 2:
+            return False
+        try:
+            events = [stored_event(self.source, row.position, row.body) for row in rows]
+            async with asyncio.timeout(self._patience.handler_timeout):
+                await self._batch_handler(events)
+        except Exception as error:  # handlers are others' code
+            log.warning(
+                "event_batch_failed", consumer=self.consumer, source=self.source, exc_info=error
+            )
+            return False
+        self.handled += len(rows)
+        return True
 
     async def _handle(self, row: Row[Any]) -> bool:
         """True when the event is done with, one way or the other; false when told to stop."""

@@ -21,4 +21,11 @@ def subscribe(bus: EventBus, service: AlertsService) -> None:
     async def handle(event: StoredEvent) -> None:
         await service.count([event])
 
-    bus.subscribe(consumer="alerts", service="alerts", sources=SOURCES, types=None, handler=handle)
+    bus.subscribe(
+        consumer="alerts",
+        service="alerts",
+        sources=SOURCES,
+        types=None,
+        handler=handle,
+        batch_handler=service.count,  # one transaction for many: this one hears everything
+    )
