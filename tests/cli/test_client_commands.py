@@ -120,6 +120,14 @@ def test_a_device_shows_its_history(platform: Platform) -> None:
     assert shown.index("CREATED") < shown.index("RENEWED")
 
 
+def test_nothing_in_an_answer_commands_the_terminal(platform: Platform) -> None:
+    device = {**DEVICE, "tags": ["[red]x[/red]", "\x1b[2J"], "metadata": {"k": "\x1b[2J"}}
+    platform.on("GET", "/api/devmanager/v1/devices/dev-1", device)
+    shown = lamassu("device", "get", "dev-1").stdout
+    assert "\x1b" not in shown
+    assert "[red]x[/red]" in shown
+
+
 def test_a_devices_certificate_comes_as_pem(platform: Platform) -> None:
     platform.on("GET", "/api/devmanager/v1/devices/dev-1", DEVICE)
     platform.on("GET", "/api/ca/v1/certificates/0b", CERTIFICATE)

@@ -56,9 +56,9 @@ class Column:
     value: str | Callable[[Mapping[str, Any]], object]
 
     def of(self, item: Mapping[str, Any]) -> str:
-        """The value as text."""
+        """The value as text, without characters that a terminal would obey."""
         found = self.value(item) if callable(self.value) else at(item, self.value)
-        return _text(found)
+        return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in _text(found))
 
 
 def at(item: object, path: str) -> object:
