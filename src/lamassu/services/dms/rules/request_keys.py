@@ -11,12 +11,14 @@ class RequestIdentity:
     """What makes two requests one (decision 24).
 
     Keys are compared, not CSR bytes: `spki` is the CSR's public key (DER). The presented
-    certificate is named by its verified issuer and serial number. `number` is the slot version
-    that the request asks for: the same key may ask for the next one later on.
+    certificate is named by its verified issuer and serial number. `ca_id` is the CA that is
+    to issue, `number` the slot version that the request asks for: the same key may ask for the
+    next one later on.
     """
 
     kind: str  # "enroll" or "reenroll"
     dms_id: str
+    ca_id: str
     device_id: str
     spki: bytes
     issuer_sha256: str
@@ -28,6 +30,7 @@ class RequestIdentity:
         parts = (
             self.kind.encode(),
             self.dms_id.encode(),
+            self.ca_id.encode(),
             self.device_id.encode(),
             self.spki,
             self.issuer_sha256.encode(),

@@ -143,7 +143,9 @@ class DeviceEnroller:
             raise device_revoked()  # its status has not reached the device yet
         if current is not None and slot.current.first_used_at is None:
             key = certificate_facts(current.der).spki
-            earlier = replace(identity, spki=key, number=slot.current.number)
+            earlier = replace(
+                identity, spki=key, number=slot.current.number, ca_id=slot.current.ca_id
+            )
             issued = await self._issuer.find_issued(earlier, slot.current.certificate_sha256)
             if issued is not None and key == identity.spki:
                 return issued
@@ -207,6 +209,7 @@ def _identity(
     return RequestIdentity(
         kind="enroll",
         dms_id=dms.id,
+        ca_id=dms.settings.enrollment.enrollment_ca,
         device_id=device_id,
         spki=spki,
         issuer_sha256=bootstrap.issuer_sha256,

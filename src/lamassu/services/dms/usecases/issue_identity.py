@@ -6,7 +6,7 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lamassu.kernel.errors import Conflict, NotFound, Unavailable
+from lamassu.kernel.errors import Conflict, NotFound, RuleViolation, Unavailable
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.csr import CertificateRequest
@@ -89,9 +89,9 @@ class IdentityIssuer:
         """Revoke a certificate that another took the place of.
 
         The new one is bound by now and has to reach its device: what fails here is made up for
-        by the handler of the slot's event.
+        by the handler of the slot's event. One that expired needs no revocation.
         """
-        with suppress(Unavailable, NotFound, Conflict):
+        with suppress(Unavailable, NotFound, Conflict, RuleViolation):
             await self._authorities.revoke(
                 serial_number, RevocationReason.SUPERSEDED, caller=caller
             )

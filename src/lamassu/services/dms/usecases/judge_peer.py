@@ -103,29 +103,27 @@ class PeerJudge:
                     f"invalid certificate: the CA {issuer.id} knows no such certificate",
                     code="certificate_unknown",
                 )
-        await self._check_anchor_unrevoked(peer, anchors)
+        known = [*anchors, issuer] if issuer is not None else anchors
+        await self._check_path_unrevoked(peer, known)
         check_status_unknown(peer, check)
         return None
 
-    async def _check_anchor_unrevoked(
-        self, peer: VerifiedPeer, anchors: Sequence[CertificationAuthority]
+    async def _check_path_unrevoked(
+        self, peer: VerifiedPeer, known: Sequence[CertificationAuthority]
     ) -> None:
-        """Nobody but we can know that the CA itself was revoked: read it anew (rule 24)."""
-        for anchor in anchors:
-            if anchor.certificate.der != peer.path[-1]:
-                continue
-            try:
-                ca = await self._authorities.get_ca(anchor.id)
-            except NotFound:
-                ca = None
-            if (
-                ca is None
-                or ca.revoked_by
-                or (ca.certificate.stored_status is not CertificateStatus.ACTIVE)
-            ):
+        """Of CAs that we keep, only we can say that they were revoked: read anew (rule 24)."""
+        for ca in known:
+            if ca.certificate.der in peer.path and not await self._is_active(ca.id):
                 raise Forbidden(
-                    "certificate is revoked: the CA above it was", code="certificate_revoked"
+                    "certificate is revoked: a CA above it was", code="certificate_revoked"
                 )
+
+    async def _is_active(self, ca_id: str) -> bool:
+        try:
+            ca = await self._authorities.get_ca(ca_id)
+        except NotFound:
+            return False
+        return ca.revoked_by is None and ca.certificate.stored_status is CertificateStatus.ACTIVE
 
     async def _find_issuer(
         self, peer: VerifiedPeer, anchors: Sequence[CertificationAuthority]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 
 from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.identity import system_caller
 from lamassu.services.ca.contract import Authorities, Certificate, RevocationReason
 from lamassu.services.devices.contract import Devices
@@ -44,11 +46,12 @@ async def _deal_with(
         return False
     if not await devices.refuse(certificate.serial_number, attached_device(certificate)):
         return False
-    await authorities.revoke(
-        certificate.serial_number,
-        RevocationReason.CESSATION_OF_OPERATION,
-        caller=system_caller("dms-reaper"),
-    )
+    with suppress(RuleViolation):  # it may have expired meanwhile: then nothing is left to revoke
+        await authorities.revoke(
+            certificate.serial_number,
+            RevocationReason.CESSATION_OF_OPERATION,
+            caller=system_caller("dms-reaper"),
+        )
     return True
 
 

@@ -108,7 +108,11 @@ class DeviceReenroller:
             IdentityOrder(
                 dms=renewal.dms,
                 csr=csr,
-                identity=renewal.identity(csr, number=current.number + 1),
+                identity=renewal.identity(
+                    csr,
+                    ca_id=renewal.dms.settings.enrollment.enrollment_ca,
+                    number=current.number + 1,
+                ),
                 mode=BindMode.RENEWED,
                 caller=renewal.caller,
                 device=renewal.device,
@@ -127,7 +131,8 @@ class DeviceReenroller:
         check_in_service(renewal.device)
         current = renewal.slot.current
         issued = await self._issuer.find_issued(
-            renewal.identity(csr, number=current.number), current.certificate_sha256
+            renewal.identity(csr, ca_id=current.ca_id, number=current.number),
+            current.certificate_sha256,
         )
         if issued is None:
             raise superseded()
@@ -158,11 +163,12 @@ class _Renewal:
         check_same_alternative_names(csr, self.peer)
         return csr
 
-    def identity(self, csr: CertificateRequest, *, number: int) -> RequestIdentity:
+    def identity(self, csr: CertificateRequest, *, ca_id: str, number: int) -> RequestIdentity:
         """The name of the request for this slot version."""
         return RequestIdentity(
             kind="reenroll",
             dms_id=self.dms.id,
+            ca_id=ca_id,
             device_id=self.device.id,
             spki=csr.spki,
             issuer_sha256=self.peer.issuer_sha256,
