@@ -14,6 +14,8 @@ from lamassu.kernel.x509 import der
 from lamassu.kernel.x509.csr import parse_csr, verify_csr_signature
 from tests.support.pki import CLIENT_AUTH, ec_key, usage
 
+pytestmark = pytest.mark.filterwarnings("ignore:Attribute's length must be")
+
 CN = NameOID.COMMON_NAME
 
 

@@ -95,6 +95,12 @@ class FakeAuthorities:
             raise NotFound("CA not found")
         return self.cas[ca_id]
 
+    async def find_ca_by_key_id(self, subject_key_id: str) -> CertificationAuthority | None:
+        for authority in self.cas.values():
+            if authority.certificate.subject_key_id == subject_key_id:
+                return authority
+        return None
+
     async def find_certificate(self, serial_number: str) -> Certificate | None:
         for ca_id, issued in self.issued.items():
             if serial_number in issued:

@@ -197,6 +197,13 @@ async def test_a_role_that_does_not_regenerate_waits_for_its_interval(world: Wor
     assert await world.service.refresh_due(world.clock.now()) == 0
 
 
+async def test_a_ca_just_made_has_its_crl_when_somebody_asks(world: World) -> None:
+    assert (await world.service.crl(world.ski)).number == 1
+    late = make("Late", ca=True)
+    world.add_ca("late", late)
+    assert (await world.service.crl_of_ca("late")).number == 1
+
+
 async def test_refresh_makes_missing_roles(world: World) -> None:
     assert await world.service.refresh_due(world.clock.now()) == 1
     assert await number(world) == 1

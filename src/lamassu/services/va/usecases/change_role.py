@@ -7,7 +7,7 @@ from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.va import rules
 from lamassu.services.va.contract import CrlRole
-from lamassu.services.va.model import RoleChange, RoleState
+from lamassu.services.va.model import RoleChange
 from lamassu.services.va.ports import VaStorage
 from lamassu.services.va.usecases.role_document import role_document
 
@@ -26,11 +26,3 @@ async def change_role(
         unit.emit(Event("va.role.update", f"crl/{ca_ski}", changed.version, data, caller))
         unit.audit(AuditRecord("va.role.update", f"crl/{ca_ski}", caller, detail=data))
     return changed
-
-
-async def get_role(ca_ski: str, *, storage: VaStorage) -> RoleState:
-    """Raises `NotFound` (`VA role not found`)."""
-    state = await storage.find_role(ca_ski)
-    if state is None:
-        raise NotFound("VA role not found")
-    return state

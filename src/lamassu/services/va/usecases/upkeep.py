@@ -1,0 +1,113 @@
+"""See that every CA's CRL is young enough and lists what it should."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import Unavailable
+from lamassu.services.ca.contract import Authorities
+from lamassu.services.va import rules
+from lamassu.services.va.model import RoleState
+from lamassu.services.va.ports import VaStorage
+from lamassu.services.va.usecases.crl_queue import CrlQueue, ended_well
+from lamassu.services.va.usecases.roles import Roles
+
+_REFRESH_PATIENCE = 30.0
+# A CRL read this long after an event was written has seen what the event tells.
+_LONGEST_UNIT = timedelta(seconds=60)
+_LEAST_BETWEEN_LOOKS = timedelta(seconds=10)
+
+
+class Upkeep:
+    """What keeps CRLs right when nobody calls: the minute's round, and others' events."""
+
+    def __init__(
+        self,
+        *,
+        storage: VaStorage,
+        authorities: Authorities,
+        roles: Roles,
+        queue: CrlQueue,
+        clock: Clock,
+    ) -> None:
+        self._storage = storage
+        self._authorities = authorities
+        self._roles = roles
+        self._queue = queue
+        self._clock = clock
+        self._suspects: set[str] = set()
+        self._compared_at: dict[str, datetime] = {}
+        self._all_compared = False
+
+    async def refresh_due(self, now: datetime) -> int:
+        """Make the CRLs whose time has come, or that list other than they should, and roles
+        that are missing; each minute. The first time every CRL is compared with the CA's rows:
+        who knows what this process missed.
+
+        Returns how many CRLs were stored in time; slower ones go on in the background.
+        """
+        for authority in await self._authorities.list_cas():
+            ski = authority.certificate.subject_key_id
+            if authority.key_id and ski and authority.certificate.not_after > now:
+                await self._roles.ensure(authority.id, ski)
+        tasks = [
+            self._queue.ask(state.role.ca_ski)
+            for state in await self._storage.roles()
+            if await self._lives(state, now) and await self._needs_crl(state, now)
+        ]
+        self._all_compared = True
+        made = await asyncio.gather(*(ended_well(task, _REFRESH_PATIENCE) for task in tasks))
+        return sum(crl is not None for crl in made)
+
+    async def _lives(self, state: RoleState, now: datetime) -> bool:
+        """Whether the CA is still there and in force: nobody asks for others' next CRL."""
+        authority = await self._roles.find_ca(state.role.ca_id)
+        return authority is not None and authority.certificate.not_after > now
+
+    async def _needs_crl(self, state: RoleState, now: datetime) -> bool:
+        ca_ski = state.role.ca_ski
+        suspect = ca_ski in self._suspects or not self._all_compared
+        self._suspects.discard(ca_ski)
+        if rules.is_due(state.role, state.latest, now):
+            return True
+        return suspect and state.role.regenerate_on_revoke and await self._is_stale(state)
+
+    async def _is_stale(self, state: RoleState) -> bool:
+        """Whether the newest CRL lists other than what is revoked now."""
+        if state.latest is None:
+            return True
+        entries = await self._authorities.revoked_under(state.role.ca_id)
+        return rules.entries_digest(entries) != state.latest.entries_digest
+
+    async def repair(self, ca_id: str, *, told_at: datetime) -> None:
+        """After an event of that time about the CA: see that its CRL lists what it should.
+
+        Events only repair: mostly the revoking call has done it before. Of many events at
+        once the first is looked into, the others are left to `refresh_due`. Raises
+        `Unavailable` when it cannot be done now, so that the event comes again.
+        """
+        state = await self._roles.of_ca(ca_id)
+        if state is None or not self._may_be_stale(state, told_at):
+            return
+        if not await self._is_stale(state):
+            return
+        task = self._queue.ask(state.role.ca_ski)
+        if await ended_well(task, _REFRESH_PATIENCE) is None and not task.done():
+            raise Unavailable("the CRL could not be made yet", code="crl_unavailable")
+
+    def _may_be_stale(self, state: RoleState, told_at: datetime) -> bool:
+        """Whether to look closer now."""
+        role, latest = state.role, state.latest
+        if latest is None:
+            return True
+        if not role.regenerate_on_revoke or latest.this_update > told_at + _LONGEST_UNIT:
+            return False
+        now = self._clock.now()
+        compared_at = self._compared_at.get(role.ca_ski)
+        if compared_at is not None and timedelta() <= now - compared_at < _LEAST_BETWEEN_LOOKS:
+            self._suspects.add(role.ca_ski)
+            return False
+        self._compared_at[role.ca_ski] = now
+        return True
