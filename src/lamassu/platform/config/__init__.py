@@ -37,8 +37,7 @@ MASK = "**********"
 
 def load(path: Path) -> Settings:
     """Read and judge a configuration. Raises `ConfigurationFaults` with all its faults."""
-    document = read(path)
-    return judge(document.values, str(path), document.referred)
+    return judge(read(path), str(path))
 
 
 def masked_text(path: Path) -> str:
@@ -47,7 +46,7 @@ def masked_text(path: Path) -> str:
     Masked is what is secret by its type, and whatever came from a variable or a file.
     """
     document = read(path)
-    settings = judge(document.values, str(path), document.referred)
+    settings = judge(document, str(path))
     tree = settings.model_dump(mode="json", exclude_none=True)
     for reference in document.referred:
         _mask(tree, reference)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lamassu.kernel.errors import RuleViolation
 from lamassu.platform.config.faults import Fault
-from lamassu.platform.config.settings import Settings
+from lamassu.platform.config.settings import ClientAuth, Settings
+from lamassu.platform.database.dialect import Dialect
 
 
 def not_yet_in_effect(settings: Settings) -> list[str]:
@@ -17,6 +18,10 @@ def not_yet_in_effect(settings: Settings) -> list[str]:
     for name in ("pkcs11", "hashicorp_vault", "aws_kms", "aws_secrets_manager"):
         for engine in getattr(engines, name):
             notes.append(f"crypto_engines.{name}: engine {engine.id} is not opened yet")
+    if settings.http.client_auth.ca_file != ClientAuth().ca_file:
+        notes.append(
+            "http.client_auth.ca_file: only this installation's internal CA makes principals yet"
+        )
     if settings.logs.security_events is not None:
         notes.append("logs.security_events: every event is in the journal; no log of its own yet")
     if settings.otel is not None:
@@ -31,11 +36,11 @@ def start_faults(settings: Settings, directory: Path) -> list[Fault]:
     faults = []
     engines = settings.crypto_engines
     software = {engine.id for engine in engines.software}
-    if engines.default_id not in software or len(software) != 1:
+    if engines.chosen_id not in software or len(software) != 1:
         faults.append(
             Fault(
                 "crypto_engines",
-                f"{engines.default_id} as default, software engines {sorted(software)}",
+                f"{engines.chosen_id} as default, software engines {sorted(software)}",
                 "exactly one software engine, the default: other kinds are not built yet",
             )
         )
@@ -45,6 +50,14 @@ def start_faults(settings: Settings, directory: Path) -> list[Fault]:
                 "http.client_auth.enabled",
                 "false",
                 "true: certificates are the only authentication yet",
+            )
+        )
+    if settings.dms.allow_unverified_csr:
+        faults.append(
+            Fault(
+                "dms.allow_unverified_csr",
+                "true",
+                "false: the signature of every CSR is verified yet",
             )
         )
     if settings.mode == "production":
@@ -79,12 +92,26 @@ def check_start(settings: Settings, directory: Path) -> None:
 
 def warnings(settings: Settings) -> list[str]:
     """What starts all the same and should be known."""
+    texts = []
     if settings.mode == "development" and not _is_loopback(settings.server.listen_address):
-        return [
+        texts.append(
             f"development mode listens on {settings.server.listen_address}, beyond this host:"
             " admins live 30 days, keys lie beside their passphrase"
-        ]
-    return []
+        )
+    if settings.mode == "production" and _database_is_unverified(settings):
+        texts.append(
+            "the database's certificate is not verified: anybody between can pose as the"
+            " database; set sslmode verify-full and sslrootcert"
+        )
+    return texts
+
+
+def _database_is_unverified(settings: Settings) -> bool:
+    database = settings.database_settings(Path())
+    if database.dialect is not Dialect.POSTGRESQL or database.host.startswith("/"):
+        return False
+    verifies = database.sslmode in {"verify-ca", "verify-full"}
+    return not (verifies or (database.sslmode == "require" and database.sslrootcert))
 
 
 def _is_loopback(address: str) -> bool:

@@ -6,6 +6,7 @@ A section that is shown here and whose feature comes later is judged for its sha
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -14,6 +15,7 @@ from pydantic import ValidationError as PydanticValidationError
 
 from lamassu.kernel.errors import RuleViolation
 from lamassu.platform.config.faults import ConfigurationFaults, Fault
+from lamassu.platform.config.yaml_input import Document
 from lamassu.platform.database.dialect import Dialect
 from lamassu.platform.database.settings import SSL_MODES, DatabaseSettings, ServiceUser
 from lamassu.platform.security.cipher_suites import DEFAULT_SUITES, check_cipher_suite
@@ -154,14 +156,34 @@ class AwsEngine(Section):
 
 
 class CryptoEngines(Section):
-    """`crypto_engines`, by kind; `default_id` names the one that new keys go to."""
+    """`crypto_engines`, by kind; `default_id` names the one that new keys go to.
 
-    default_id: str = "software"
-    software: tuple[SoftwareEngine, ...] = (SoftwareEngine(),)
+    Without `default_id` that is the only engine there is.
+    """
+
+    default_id: str | None = None
+    software: tuple[SoftwareEngine, ...] = ()
     pkcs11: tuple[Pkcs11Engine, ...] = ()
     hashicorp_vault: tuple[VaultEngine, ...] = ()
     aws_kms: tuple[AwsEngine, ...] = ()
     aws_secrets_manager: tuple[AwsEngine, ...] = ()
+
+    @property
+    def ids(self) -> list[str]:
+        """Of all engines, of every kind."""
+        kinds = (
+            self.software,
+            self.pkcs11,
+            self.hashicorp_vault,
+            self.aws_kms,
+            self.aws_secrets_manager,
+        )
+        return [engine.id for kind in kinds for engine in kind]
+
+    @property
+    def chosen_id(self) -> str:
+        """The engine that new keys go to."""
+        return self.default_id or self.ids[0]
 
 
 class Va(Section):
@@ -176,6 +198,7 @@ class Dms(Section):
     enrollment_ca: str = "manufacturing-ca"
     issuance_profile: str = "device-profile"
     bootstrap_cas: tuple[str, ...] = ("bootstrap-ca",)
+    allow_unverified_csr: bool = False
 
 
 class SecurityEvents(Section):
@@ -249,7 +272,9 @@ class Settings(Section):
     server: Server = Server()
     database: DatabaseUrl | None = None
     postgres: Postgres | None = None
-    crypto_engines: CryptoEngines = CryptoEngines()
+    crypto_engines: CryptoEngines = CryptoEngines(
+        default_id="software", software=(SoftwareEngine(),)
+    )
     va: Va = Va()
     dms: Dms = Dms()
     logs: Logs = Logs()
@@ -296,14 +321,18 @@ def _postgres_settings(section: Postgres, directory: Path) -> DatabaseSettings:
     )
 
 
-def judge(values: dict[str, object], source: str, referred: set[str]) -> Settings:
+def judge(document: Document, source: str) -> Settings:
     """Make settings of a file's values. Raises `ConfigurationFaults` with every fault."""
+    faults = list(document.faults)
+    known = {fault.path for fault in faults}
     try:
-        settings = Settings.model_validate(values)
+        settings = Settings.model_validate(document.values)
     except PydanticValidationError as error:
-        faults = [_fault(dict(one), values, referred) for one in error.errors()]
+        found = [_fault(dict(one), document) for one in error.errors()]
+        # a value that could not be read has nothing more to say
+        faults += [fault for fault in found if fault.path not in known]
         raise ConfigurationFaults(source, faults) from None
-    faults = _contradictions(settings)
+    faults += [fault for fault in _contradictions(settings) if fault.path not in known]
     if faults:
         raise ConfigurationFaults(source, faults)
     return settings
@@ -319,22 +348,19 @@ def _contradictions(settings: Settings) -> list[Fault]:
         except RuleViolation as error:
             faults.append(Fault("database.url", "a URL that is none", error.text))
     engines = settings.crypto_engines
-    kinds = (
-        engines.software,
-        engines.pkcs11,
-        engines.hashicorp_vault,
-        engines.aws_kms,
-        engines.aws_secrets_manager,
-    )
-    ids = [engine.id for kind in kinds for engine in kind]
+    ids = engines.ids
     faults += [
         Fault("crypto_engines", f"the id {one} twice", "each id once")
         for one in sorted({one for one in ids if ids.count(one) > 1})
     ]
-    if engines.default_id not in ids:
-        faults.append(
-            Fault("crypto_engines.default_id", engines.default_id, ", ".join(ids) or "an engine")
-        )
+    if not ids:
+        faults.append(Fault("crypto_engines", "no engine", "an engine, such as under software"))
+    elif engines.default_id is None and len(ids) > 1:
+        allowed = f"one of {', '.join(ids)}"
+        faults.append(Fault("crypto_engines.default_id", "nothing", allowed))
+    elif engines.default_id not in (None, *ids):
+        found = "an id that is none of theirs"
+        faults.append(Fault("crypto_engines.default_id", found, ", ".join(ids)))
     return faults
 
 
@@ -353,20 +379,34 @@ _SECRET_FIELDS = frozenset(
 )
 
 
-def _fault(error: dict[str, object], values: dict[str, object], referred: set[str]) -> Fault:
+_NOT_A_SECTION = frozenset({"model_type", "dict_type", "list_type", "tuple_type"})
+
+
+def _fault(error: dict[str, object], document: Document) -> Fault:
     location = cast("tuple[str | int, ...]", error["loc"])
     path = _path(location)
     kind = str(error["type"])
     if kind == "extra_forbidden":
-        return Fault(path, "a key that is not known", ", ".join(_keys_at(location[:-1])))
+        return Fault(path, "a key that is not known", _near(str(location[-1]), location[:-1]))
     if kind == "missing":
         return Fault(path, "nothing", "a value, which is required")
-    secret = path in referred or not _SECRET_FIELDS.isdisjoint(location)
-    found = "a value that is not shown" if secret else _shown(_at(values, location))
     context = error.get("ctx")
     expected = context.get("expected") if isinstance(context, dict) else None
     text = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind in _NOT_A_SECTION:
+        # never the value: a secret may stand where its section should
+        text = "a list" if kind in {"list_type", "tuple_type"} else "a mapping"
+        return Fault(path, _kind_of(_at(document.values, location)), text)
+    secret = path in document.referred or not _SECRET_FIELDS.isdisjoint(location)
+    found = "a value that is not shown" if secret else _shown(_at(document.values, location))
     return Fault(path, found, str(expected or text))
+
+
+def _near(key: str, section: tuple[str | int, ...]) -> str:
+    """The keys that would have been taken, the one that was meant before all."""
+    keys = _keys_at(section)
+    near = get_close_matches(key.lower(), keys, n=1)
+    return ", ".join(keys) + (f" (did you mean {near[0]}?)" if near else "")
 
 
 def _path(location: tuple[object, ...]) -> str:
@@ -385,11 +425,19 @@ def _at(values: object, location: tuple[object, ...]) -> object:
     return values
 
 
-def _shown(value: object) -> str:
+def _kind_of(value: object) -> str:
+    if value is None:
+        return "nothing"
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list):
         return "a list"
+    return "a text" if isinstance(value, str) else "a number or the like"
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, dict | list):
+        return _kind_of(value)
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 

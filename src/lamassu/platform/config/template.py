@@ -89,6 +89,7 @@ dms:
   enrollment_ca: manufacturing-ca
   issuance_profile: device-profile
   bootstrap_cas: [bootstrap-ca]
+  allow_unverified_csr: false     # true is refused: every CSR's signature is verified
 
 logs:
   level: info                     # debug, info, warning, error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -29,29 +29,41 @@ Tree = Mapping[str, object] | Sequence[object] | str | int | float | bool | None
 
 @dataclass
 class Document:
-    """The file's content as plain values, and which of them came from a reference."""
+    """The file's content as plain values, which of them came from a reference, what went wrong."""
 
     values: dict[str, object]
     referred: set[str] = field(default_factory=set)
+    faults: list[Fault] = field(default_factory=list)
 
 
 def read(path: Path) -> Document:
-    """Read the file. Raises `ConfigurationFaults`."""
+    """Read the file. Raises `ConfigurationFaults` where it is no YAML; smaller faults are kept,
+    so that they can be told together with those of the values."""
     text = _text_of(path)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise ConfigurationFaults(
+            str(path), [Fault("the file", "deeper nesting", f"at most {DEEPEST} levels")]
+        ) from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
-        problem = getattr(error, "problem", None) or "no YAML"
-        raise ConfigurationFaults(str(path), [Fault(where, str(problem), "valid YAML")]) from None
-    reader = _Reader(path.parent, text)
+        raise ConfigurationFaults(str(path), [_yaml_fault(error, text)]) from None
+    reader = _Reader(path.parent)
     values = reader.value(node, "", 0) if node is not None else {}
     if not isinstance(values, dict):
         reader.faults.append(Fault("the file", "no mapping", "sections by name (http:, ...)"))
-    if reader.faults:
         raise ConfigurationFaults(str(path), reader.faults)
-    return Document(cast("dict[str, object]", values), reader.referred)
+    return Document(cast("dict[str, object]", values), reader.referred, reader.faults)
+
+
+def _yaml_fault(error: yaml.YAMLError, text: str) -> Fault:
+    if isinstance(error, yaml.reader.ReaderError):
+        line = text.count("\n", 0, error.position) + 1
+        return Fault(f"line {line}", "a character that YAML forbids", "printable text")
+    mark = getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the file"
+    problem = getattr(error, "problem", None) or "no YAML"
+    return Fault(where, str(problem), "valid YAML")
 
 
 def _text_of(path: Path) -> str:
@@ -77,7 +89,7 @@ def _text_of(path: Path) -> str:
 class _Reader:
     """Turns nodes into values and gathers every fault on the way."""
 
-    def __init__(self, folder: Path, text: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.faults: list[Fault] = []
         self.referred: set[str] = set()
         self._folder = folder
@@ -105,17 +117,23 @@ class _Reader:
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, object]:
         values: dict[str, object] = {}
         for key_node, value_node in node.value:
-            key = self._constructor.construct_object(key_node)
-            inner = f"{path}.{key}" if path else str(key)
             line = key_node.start_mark.line + 1
-            if not isinstance(key, Hashable) or not isinstance(key, str):
-                self.faults.append(Fault(inner, f"a key that is no text (line {line})", "a name"))
+            key = self._key(key_node)
+            if key is None:
+                where = path or "the file"
+                self.faults.append(Fault(where, f"a key that is no text (line {line})", "a name"))
                 continue
+            inner = f"{path}.{key}" if path else key
             if key in values:
                 self.faults.append(Fault(inner, f"the key again in line {line}", "each key once"))
                 continue
             values[key] = self.value(value_node, inner, depth + 1)
         return values
+
+    def _key(self, node: yaml.Node) -> str | None:
+        """The key's text. `None` for a merge (`<<`), a number, a list and the like."""
+        is_text = isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"
+        return cast("str", node.value) if is_text else None
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> object:
         if "${" in node.value:
@@ -134,6 +152,11 @@ class _Reader:
             self.referred.add(path)
             return self._file(name[5:], path) if name.startswith("file:") else self._env(name, path)
 
+        if "${" in _REFERENCE.sub("", text):
+            self.faults.append(
+                Fault(path, "${ without its }", "${VARIABLE}, or $${ for a plain ${")
+            )
+            return ""
         return _REFERENCE.sub(replace, text)
 
     def _env(self, name: str, path: str) -> str:
