@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 from pydantic import AliasChoices, Field
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from lamassu.kernel.errors import Conflict, LamassuError, Unauthenticated, Unavailable
 from lamassu.kernel.identity import Peer, Principal, PrincipalKind
@@ -88,6 +88,8 @@ class Thing(WireModel):
     data: WireBase64 = b""
     enabled: bool = False
     count: int = Field(default=0, ge=0, le=100)
+    sizes: list[int] | None = None
+    flags: dict[str, bool] = Field(default_factory=dict)
     ratio: float = 0
     metadata: FreeForm = Field(default_factory=dict)
 
@@ -151,6 +153,13 @@ def sample_mounts(seen: Seen) -> list[Mount]:
         seen.calls.append(call)
         return kept
 
+    async def stream(call: Call) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"one "
+            yield b"two"
+
+        return StreamingResponse(parts())
+
     def api(method: str, path: str, handler: Callable[[Call], Awaitable[Response]]) -> Route:
         verb = "read" if method == "GET" else "write"
         return Route(
@@ -178,6 +187,7 @@ def sample_mounts(seen: Seen) -> list[Mount]:
                 replace(api("PATCH", "/v1/things/{id}/metadata", take), body=JsonPatches),
                 api("GET", "/v1/broken", break_down),
                 api("GET", "/v1/conflict", conflict),
+                api("GET", "/v1/stream", stream),
                 api("GET", "/v1/unavailable", unavailable),
             ],
         ),

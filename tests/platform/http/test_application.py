@@ -343,6 +343,13 @@ async def test_an_answer_that_a_handler_keeps_stays_as_it_is(client: Client) -> 
     assert second.headers.get_list("cache-control") == ["max-age=60"]
 
 
+async def test_an_answer_can_be_streamed(client: Client) -> None:
+    response = await client("GET", "/api/things/v1/stream")
+
+    assert response.text == "one two"
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
 async def test_an_error_has_its_status_code_and_field(client: Client) -> None:
     response = await client("GET", "/api/things/v1/conflict")
 

@@ -164,6 +164,14 @@ def test_nesting_is_fine_up_to_the_bound() -> None:
     assert parse_json(b"[" * 64 + b"]" * 64)
 
 
+def test_a_body_is_bounded_in_values_and_so_is_what_a_refusal_repeats() -> None:
+    assert refusal('{"parts": [' + "{}," * 70_000 + "{}]}").code == "malformed"
+    for body in ('{"id": "x", "%s": 1}', '{"id": "x", "%s": 1, "%s": 2}'):
+        error = refusal(body.replace("%s", "y" * 100_000))
+        assert len(error.text) < 300
+        assert len(error.field or "") <= 200
+
+
 def test_surrogate_pairs_and_other_letters_are_text() -> None:
     assert decode(Thing, '{"id": "\\ud83d\\ude00é"}'.encode()).id == "😀é"
 
@@ -184,6 +192,10 @@ def test_surrogate_pairs_and_other_letters_are_text() -> None:
         ({"enabled": 1}, "enabled", ["true or false"]),
         ({"enabled": "true"}, "enabled", ["true or false"]),
         ({"ratio": "1"}, "ratio", ["number"]),
+        ({"sizes": [1, "2"]}, "sizes.1", ["whole number", "text"]),
+        ({"sizes": [True]}, "sizes.0", ["whole number"]),
+        ({"sizes": {"a": 1}}, "sizes", ["list"]),
+        ({"flags": {"a": 1}}, "flags.a", ["true or false"]),
         ({"part": []}, "part", ["object", "list"]),
         ({"part": {"size": "x"}}, "part.size", ["whole number"]),
         ({"parts": {}}, "parts", ["list", "object"]),

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from lamassu.kernel.errors import LamassuError, Malformed, TooLarge, TooSlow
@@ -344,15 +344,14 @@ async def _send(
     response: Response, extra: RawHeaders, scope: Scope, receive: Receive, send: Send
 ) -> None:
     # the response object is left as it is: a handler may keep and answer it again
-    if isinstance(response, StreamingResponse):
-        streamed = response
+    if type(response).__call__ is not Response.__call__:  # it sends in a way of its own
 
         async def send_with_headers(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
 
-        await streamed(scope, receive, send_with_headers)
+        await response(scope, receive, send_with_headers)
         return
     await send(
         {
@@ -363,6 +362,8 @@ async def _send(
     )
     body = b"" if scope["method"] == "HEAD" else response.body
     await send({"type": "http.response.body", "body": body})
+    if response.background is not None:
+        await response.background()
 
 
 async def _live(receive: Receive, send: Send) -> None:

@@ -10,6 +10,8 @@ from lamassu.kernel.errors import Malformed
 from lamassu.kernel.records import Json
 
 MAX_DEPTH = 64
+MAX_VALUES = 65_536  # in one body: what reads them works for each
+MAX_FIELD_LENGTH = 200  # of the path that a refusal repeats
 _MAX_INTEGER = 2**63 - 1
 _MAX_DIGITS = 20  # a 64-bit integer with its sign; int() of more is work for nothing
 
@@ -19,7 +21,7 @@ def parse_json(raw: bytes) -> Json:
 
     Raises `Malformed`: `empty_body` (text `EOF`, which old clients know), `duplicate_key`, or
     `malformed` for bad UTF-8, bad syntax, anything after the value, NaN, numbers beyond 64 bits,
-    nesting beyond `MAX_DEPTH`, NUL characters and lone surrogates.
+    nesting beyond `MAX_DEPTH`, more than `MAX_VALUES`, NUL characters and lone surrogates.
     """
     try:
         text = raw.decode("utf-8")
@@ -61,7 +63,7 @@ def duplicate_key(key: str, path: str = "") -> Malformed:
     return Malformed(
         f"the key {shown(key)} stands twice in one object; send it once",
         code="duplicate_key",
-        field=path or key,
+        field=(path or key)[:MAX_FIELD_LENGTH],
     )
 
 
@@ -84,6 +86,7 @@ def _constant(text: str) -> NoReturn:
 
 def _check_storable(value: Json) -> None:
     level: list[Json] = [value]
+    count = 0
     for _ in range(MAX_DEPTH + 1):
         below: list[Json] = []
         for item in level:
@@ -97,6 +100,9 @@ def _check_storable(value: Json) -> None:
                 below.extend(item)
         if not below:
             return
+        count += len(below)
+        if count > MAX_VALUES:
+            raise Malformed(f"the body holds more than {MAX_VALUES} values")
         level = below
     raise Malformed(f"the body is nested deeper than {MAX_DEPTH} levels")
 

@@ -29,12 +29,12 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from lamassu.kernel.errors import LamassuError, Malformed
+from lamassu.kernel.errors import Malformed
 from lamassu.kernel.json_patch import Patch
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.pem import ders_of, pem_of
 from lamassu.platform.http.durations import format_duration, parse_duration
-from lamassu.platform.http.json_input import parse_json, shown
+from lamassu.platform.http.json_input import MAX_FIELD_LENGTH, parse_json, shown
 
 M = TypeVar("M", bound="WireModel")
 
@@ -106,9 +106,9 @@ class _Spellings:
             kinds = _alternatives(info.annotation)
             if NoneType in kinds or Any in kinds or object in kinds or JsonValue in kinds:
                 self.nullable.add(read_as)
-            concrete = [kind for kind in kinds if kind is not NoneType]
-            if len(concrete) == 1 and concrete[0] in (int, bool, float):
-                self.scalars[read_as] = concrete[0]
+            scalar = _scalar_in(kinds)
+            if scalar is not None:
+                self.scalars[read_as] = scalar
 
 
 @functools.cache
@@ -132,6 +132,18 @@ def _alternatives(annotation: Any) -> list[Any]:
     return [annotation]
 
 
+def _scalar_in(kinds: list[Any]) -> type | None:
+    """The number or truth value that a field holds, by itself or in a list or object of them."""
+    concrete = [kind for kind in kinds if kind is not NoneType]
+    if len(concrete) != 1:
+        return None
+    if concrete[0] in (int, bool, float):
+        found: type = concrete[0]
+        return found
+    inner = [part for part in get_args(concrete[0]) if part is not Ellipsis]
+    return _scalar_in(_alternatives(inner[-1])) if inner else None
+
+
 def _canonical(model: type[WireModel], data: dict[Any, Any]) -> dict[str, Any]:
     spellings = _spellings(model)
     read: dict[str, Any] = {}
@@ -142,8 +154,8 @@ def _canonical(model: type[WireModel], data: dict[Any, Any]) -> dict[str, Any]:
         if folded in folded_keys:
             raise PydanticCustomError(
                 "duplicate_key",
-                "the key {key} stands twice, in different case; send it once",
-                {"key": key},
+                "the key {shown} stands twice, in different case; send it once",
+                {"key": key, "shown": shown(key)},
             )
         folded_keys.add(folded)
         name = spellings.names.get(folded)
@@ -151,16 +163,20 @@ def _canonical(model: type[WireModel], data: dict[Any, Any]) -> dict[str, Any]:
             if folded not in spellings.leftovers and not _is_empty(value):
                 raise PydanticCustomError(
                     "unknown_field",
-                    "unknown field {key}; the known ones are {known}",
-                    {"key": key, "known": ", ".join(sorted(set(spellings.names.values())))},
+                    "unknown field {shown}; the known ones are {known}",
+                    {
+                        "key": key,
+                        "shown": shown(key),
+                        "known": ", ".join(sorted(set(spellings.names.values()))),
+                    },
                 )
             continue
         if name in written:
             if json.dumps(read.get(name)) != json.dumps(value):
                 raise PydanticCustomError(
                     "conflicting_fields",
-                    "{key} and {other} are two spellings of one field, with different values",
-                    {"key": key, "other": written[name]},
+                    "{shown} and {other} are two spellings of one field, with different values",
+                    {"key": key, "shown": shown(key), "other": shown(written[name])},
                 )
             continue
         written[name] = key
@@ -171,7 +187,13 @@ def _canonical(model: type[WireModel], data: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _check_scalar(name: str, kind: type | None, value: object) -> None:
+    """Hold the client to the type: pydantic itself would read "5", 5.0 and true as a number."""
     if kind is None or value is None or type(value) is kind:
+        return
+    if isinstance(value, list | dict):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for position, item in items:
+            _check_scalar(f"{name}.{position}", kind, item)
         return
     if kind is float and type(value) is int:
         return
@@ -228,29 +250,35 @@ _WANTED = {
 _OWN_TYPES = frozenset({"duplicate_key", "unknown_field", "conflicting_fields", "wrong_type"})
 
 
-def _malformed(details: ErrorDetails, model: type[WireModel], document: Json) -> LamassuError:
-    kind, found = details["type"], details.get("input")
-    context: Mapping[str, Any] = details.get("ctx") or {}
+def _malformed(details: ErrorDetails, model: type[WireModel], document: Json) -> Malformed:
+    kind = details["type"]
     location = list(details["loc"])
     if kind in _OWN_TYPES:
-        location.append(str(context["key"]))
-    path = _dotted(location, document)
+        location.append(str(details["ctx"]["key"]))
+    path = _dotted(location, document)[:MAX_FIELD_LENGTH]
     if kind == "missing":
         known_text = _owner(model, details["loc"]).missing_text
         return Malformed(known_text or f"{path} is missing", code="missing_field", field=path)
+    text, code = _explained(details, path or "the body")
+    return Malformed(text, code=code, field=path or None)
+
+
+def _explained(details: ErrorDetails, name: str) -> tuple[str, str]:
+    """Text and code of a refusal: what is wrong with `name`, and what is allowed."""
+    kind, found = details["type"], details.get("input")
+    context: Mapping[str, Any] = details.get("ctx") or {}
+    if kind == "wrong_type":
+        return f"{name} {details['msg']}", kind
     if kind in _OWN_TYPES:
-        text = details["msg"]
-        return Malformed(f"{path} {text}" if kind == "wrong_type" else text, code=kind, field=path)
+        return details["msg"], kind
     if kind in _WANTED:
-        text = f"{path or 'the body'} must be {_WANTED[kind]}, found {_kind_of(found)}"
-        return Malformed(text, code="wrong_type", field=path or None)
+        return f"{name} must be {_WANTED[kind]}, found {_kind_of(found)}", "wrong_type"
     if kind in ("enum", "literal_error"):
-        text = f"{path} must be {context['expected']}, found {_quoted(found)}"
-        return Malformed(text, code="invalid_value", field=path)
+        return f"{name} must be {context['expected']}, found {_quoted(found)}", "invalid_value"
     if kind in ("value_error", "assertion_error"):
-        return Malformed(str(context["error"]), code="invalid_value", field=path or None)
+        return str(context["error"]), "invalid_value"
     code = kind if kind.startswith("invalid_") else "invalid_value"
-    return Malformed(f"{path}: {details['msg']}", code=code, field=path or None)
+    return f"{name}: {details['msg']}", code
 
 
 def _quoted(value: object) -> str:
