@@ -253,3 +253,25 @@ async def test_readers_cannot_write(database: Database) -> None:
         async with database.reading("sample") as connection:
             await connection.execute(insert(items), {"id": "a"})
     assert await ids(database) == []
+
+
+async def test_a_file_that_was_removed_or_replaced_is_unavailable(
+    settings: DatabaseSettings, database: Database
+) -> None:
+    await database.check()
+    path = settings.path
+    assert path is not None
+    path.rename(path.with_suffix(".gone"))
+    with pytest.raises(Unavailable):
+        await database.check()
+    path.write_bytes(b"")
+    with pytest.raises(Unavailable):
+        await database.check()
+
+
+async def test_a_writer_that_cannot_write_is_unavailable(database: Database, tap: Tap) -> None:
+    tap.failing = "BEGIN IMMEDIATE"
+    with pytest.raises(Unavailable):
+        await database.check()
+    tap.failing = None
+    await database.check()

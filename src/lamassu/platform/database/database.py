@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 import structlog
@@ -36,6 +36,10 @@ class Store(Protocol):
 
     def reading(self, service: str) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection that sees what was committed."""
+        ...
+
+    async def check(self) -> None:
+        """Raises `Unavailable` for what reading does not show."""
         ...
 
     async def close(self) -> None:
@@ -99,7 +103,9 @@ class Database:
 
         When it returns, everything is durable. Raises `Conflict` (`already_exists`) for a breach
         of a unique key and `Unavailable` when the database cannot commit; after the latter the
-        outcome may be unknown. Units do not nest: a transaction spans one service only.
+        outcome may be unknown. Units do not nest: a transaction spans one service only. Keep
+        them short, and wait for nothing but the database in them: on SQLite others are
+        acknowledged together with this one.
         """
         task = asyncio.current_task()
         if task in self._in_unit:
@@ -138,7 +144,8 @@ class Database:
         self._listeners.append(listener)
 
     async def check(self) -> None:
-        """Raises `Unavailable` unless every service's tables can be read."""
+        """Raises `Unavailable` unless every service's tables can be read (and SQLite written)."""
+        await self._store.check()
         for service in self.services:
             head = tables(service).head
             async with self.reading(service) as connection:
@@ -147,8 +154,10 @@ class Database:
     async def close(self) -> None:
         """Say in each journal that this process ended in order, and disconnect."""
         for service in self.services:
-            with suppress(LamassuError):
+            try:
                 await self._end(service)
+            except (LamassuError, SQLAlchemyError) as error:
+                log.warning("journal_not_closed", service=service, error=type(error).__name__)
         await self._store.close()
 
     async def _begin(self, service: str) -> None:

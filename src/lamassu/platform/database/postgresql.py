@@ -54,6 +54,9 @@ class PostgresqlStore:
         async with _connected(self._readers[service]) as connection:
             yield connection
 
+    async def check(self) -> None:
+        """Reading shows it all: what is committed is written."""
+
     async def close(self) -> None:
         for engine in self._engines.values():
             await engine.dispose()

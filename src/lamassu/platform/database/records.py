@@ -169,7 +169,7 @@ def head_bytes(service: str, position: int, hash_: bytes) -> bytes:
 
 def canonical(value: Json) -> str:
     """JSON in one form only: sorted keys, no spaces, ASCII (a lone surrogate stays escaped)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    return _ENCODER.encode(value)
 
 
 def _plain(value: object) -> object:
@@ -178,6 +178,9 @@ def _plain(value: object) -> object:
     if isinstance(value, Sequence):
         return list(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
 
 
 def rfc3339(time: datetime) -> str:

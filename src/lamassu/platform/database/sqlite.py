@@ -210,7 +210,10 @@ class SqliteStore:
         connection: AsyncConnection,
         group_commit: GroupCommit,
         readers: AsyncEngine,
+        path: Path,
     ) -> None:
+        self._path = path
+        self._file = _identity(path)
         self._writer_engine = writer_engine
         self._connection = connection
         self._group_commit = group_commit
@@ -239,7 +242,7 @@ class SqliteStore:
         name_raw_errors(writer_engine)
         connection = await writer_engine.connect()
         readers = _reader_engine(path, settings)
-        return cls(writer_engine, connection, GroupCommit(writer, patience), readers)
+        return cls(writer_engine, connection, GroupCommit(writer, patience), readers, path)
 
     @asynccontextmanager
     async def transaction(self, service: str) -> AsyncIterator[AsyncConnection]:
@@ -251,10 +254,25 @@ class SqliteStore:
         async with self._readers.connect() as connection:
             yield connection
 
+    async def check(self) -> None:
+        """The file must still be the one that was opened, and the writer must get its turn."""
+        if _identity(self._path) != self._file:
+            raise unavailable("the database file was removed or replaced; restart lamassu")
+        async with self._group_commit.turn():
+            pass
+
     async def close(self) -> None:
         await self._readers.dispose()
         await self._connection.close()
         await self._writer_engine.dispose()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _reader_engine(path: Path, settings: DatabaseSettings) -> AsyncEngine:
