@@ -144,11 +144,17 @@ def _new_identity(data: Json) -> _NewIdentity | None:
 def _mode_of(slot: Mapping[str, Json]) -> BindMode:
     """Why the last certificate entered, by the slot's history (its keys are times)."""
     history = _member(slot, "events")
-    for at in sorted(history, reverse=True):
+    for at in sorted(history, key=_instant, reverse=True):
         kind = _member(history, at).get("type")
         if isinstance(kind, str) and kind in _MODES:
             return BindMode(kind)
     return BindMode.PROVISIONED
+
+
+def _instant(at: str) -> tuple[str, str]:
+    """Sortable: RFC 3339 in UTC, whose fraction has as many digits as it takes."""
+    whole, _, fraction = at.rstrip("Z").partition(".")
+    return whole, fraction.ljust(9, "0")
 
 
 def _member(data: Json, key: str) -> Mapping[str, Json]:
