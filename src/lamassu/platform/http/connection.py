@@ -9,18 +9,18 @@ that no timer is set per request.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from enum import Enum, auto
 from typing import Protocol
 
+import structlog
 from OpenSSL import SSL
 
 from lamassu.kernel.errors import TooLarge
 from lamassu.platform.http.limits import ServerLimits
 from lamassu.platform.security.tls import ServerTls
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 PEER_CHAIN = "lamassu.peer_chain"
 """The extra info of a transport that holds the peer's chain as a tuple of DER."""
@@ -317,7 +317,7 @@ class TlsConnection(PlainConnection):
         except SSL.WantReadError:
             self._flush()
         except (SSL.Error, TooLarge) as fault:
-            logger.debug("TLS handshake failed: %s", fault)
+            log.debug("tls_handshake_failed", reason=str(fault))
             self._refuse()
         else:
             self._flush()
@@ -335,7 +335,7 @@ class TlsConnection(PlainConnection):
         except SSL.ZeroReturnError:
             self._end_input_unless_paused()
         except SSL.Error as fault:
-            logger.debug("TLS connection failed: %s", fault)
+            log.debug("tls_connection_failed", reason=str(fault))
             self._refuse()
         if self._phase is Phase.OPEN:
             self._flush()
@@ -355,7 +355,7 @@ class TlsConnection(PlainConnection):
             while data:
                 data = data[send(data) :]
         except SSL.Error as fault:
-            logger.debug("TLS write failed: %s", fault)
+            log.debug("tls_write_failed", reason=str(fault))
             self.abort()
             return
         self._flush()
@@ -375,5 +375,5 @@ class TlsConnection(PlainConnection):
         try:
             self._connection.shutdown()
         except SSL.Error as fault:
-            logger.debug("TLS close_notify failed: %s", fault)
+            log.debug("tls_close_notify_failed", reason=str(fault))
         self._flush()

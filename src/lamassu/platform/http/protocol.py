@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from enum import Enum, auto
 from http import HTTPStatus
 from typing import cast
 
 import httptools
+import structlog
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -18,7 +18,7 @@ from lamassu.kernel.identity import Peer
 from lamassu.platform.http.connection import PEER_CHAIN
 from lamassu.platform.http.limits import ServerLimits
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 PEER_EXTENSION = "lamassu.peer"
 """Where the ASGI scope's `extensions` hold the connection's `Peer`."""
@@ -272,7 +272,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, text: str, headers: bytes = b"") -> None:
         """Answer and close, as far as answers that are still under way allow it."""
-        logger.info("refused a request: %d %s", status, text)
+        log.info(
+            "request_refused",
+            status=status,
+            reason=text,
+            address=self.client[0] if self.client else "",
+        )
         self._refused = self._deaf = True
         cycle = self.cycle
         if self._reading is _Reading.BODY and cycle is not None:

@@ -6,7 +6,6 @@ No signal handler, logging set-up or process is taken over: who starts a listene
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PEER_EXTENSION", "Listener", "RunningListener", "ServerLimits", "start"]
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI 3 application; its messages are dictionaries that only the protocol knows."""
@@ -152,7 +152,7 @@ class RunningListener:
                 try:
                     connection.check(now)
                 except Exception:  # the sweep must go on for the others
-                    logger.exception("a connection failed in its sweep")
+                    log.exception("sweep_failed")
                     connection.abort()
 
     def _update_date(self) -> None:

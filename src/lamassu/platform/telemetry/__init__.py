@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 
 import structlog
 from structlog.typing import Processor, WrappedLogger
@@ -25,27 +25,39 @@ def start_logging(level: str, form: str) -> None:
         )
     )
     threshold = logging.getLevelNamesMapping()[level.upper()]
+    render = [
+        mask_secrets,
+        structlog.processors.format_exc_info if form == "json" else _unchanged,
+        renderer,
+    ]
+    describe: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.StackInfoRenderer(),
-            mask_secrets,
-            structlog.processors.format_exc_info if form == "json" else _unchanged,
-            renderer,
-        ],
+        processors=[*describe, *render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # What libraries log by the standard library; their debug output may hold whole requests.
-    logging.basicConfig(
-        level=max(threshold, logging.INFO),
-        stream=sys.stderr,
-        format="%(asctime)s [%(levelname)s] %(name)s: %(message)s",
-        force=True,
+    _start_standard_logging(threshold, describe, render)
+
+
+def _start_standard_logging(
+    threshold: int, describe: Sequence[Processor], render: Sequence[Processor]
+) -> None:
+    """Libraries log by the standard library; their lines become like ours."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*describe, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
     )
+    # Their debug output may hold whole requests.
+    logging.basicConfig(level=max(threshold, logging.INFO), handlers=[handler], force=True)
     for chatty in ("httpx", "httpcore", "alembic", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -53,11 +65,18 @@ def start_logging(level: str, form: str) -> None:
 def mask_secrets(
     logger: WrappedLogger, method: str, event: MutableMapping[str, object]
 ) -> MutableMapping[str, object]:
-    """Replace what is called like a secret; what is in texts, nobody may put there."""
-    for key in event:
-        if any(word in key.lower() for word in _SECRET_WORDS):
-            event[key] = MASK
+    """Replace what is called like a secret, at any depth; in texts nobody may put one."""
+    for key, value in event.items():
+        event[key] = _masked(key, value)
     return event
+
+
+def _masked(key: str, value: object) -> object:
+    if any(word in key.lower() for word in _SECRET_WORDS):
+        return MASK
+    if isinstance(value, Mapping):
+        return {inner: _masked(str(inner), one) for inner, one in value.items()}
+    return value
 
 
 def _unchanged(
