@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -109,12 +110,12 @@ class Server:
         """Poll `/health/ready` until it answers 200."""
         assert self.process is not None
         deadline = time.monotonic() + seconds
-        with httpx.Client(verify=str(self.directory / "tls-ca.crt"), timeout=5) as client:
+        with self.client() as client:
             while time.monotonic() < deadline:
                 if self.process.poll() is not None:
                     raise AssertionError(f"server ended: {self.log.read_text()[-4000:]}")
                 try:
-                    if client.get(f"{self.url}/health/ready").status_code == 200:
+                    if client.get("/health/ready").status_code == 200:
                         return
                 except httpx.TransportError:
                     pass
@@ -148,8 +149,6 @@ class Server:
 
     def client(self, certificate: Path | None = None, key: Path | None = None) -> httpx.Client:
         """An HTTPS client that trusts this installation and shows `certificate`, if given."""
-        import ssl
-
         context = ssl.create_default_context(cafile=str(self.directory / "tls-ca.crt"))
         if certificate is not None:
             context.load_cert_chain(certificate, key)

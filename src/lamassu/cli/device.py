@@ -36,7 +36,7 @@ def _history(device: object) -> str:
     if not isinstance(device, dict):
         return ""
     slot = (device.get("identity") or {}).get("events") or {}
-    lines = sorted([*(device.get("events") or {}).items(), *slot.items()])
+    lines = sorted([*(device.get("events") or {}).items(), *slot.items()], key=lambda one: one[0])
     return "\n".join(
         f"{at}  {event.get('type', '')}  {event.get('description', '')}".rstrip()
         for at, event in lines

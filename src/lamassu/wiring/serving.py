@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -199,7 +200,7 @@ async def _serving_edge(directory: Path, listen: Listen) -> AsyncIterator[Runnin
             est_mounts(enrollment),
             authenticate=nobody,
             public_hosts=settings.server.public_urls,
-            bookmark_key=b"",
+            bookmark_key=secrets.token_bytes(32),  # an edge lists nothing
             checks={"upstream": _upstream_check(client)},
         )
         listener = Listener(

@@ -142,11 +142,13 @@ class Authenticator:
 
 
 def _uris(leaf: bytes) -> list[str]:
-    """The URIs by which a certificate names its holder; it must have no other name."""
+    """The URIs by which a certificate names its holder. A service that serves too has host
+    names beside it; any other kind of name is nobody's."""
     certificate = x509.load_der_x509_certificate(leaf)
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return []
+    hosts = sum(isinstance(name, x509.DNSName | x509.IPAddress) for name in names)
     uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return uris if len(uris) == len(list(names)) else []
+    return uris if len(uris) + hosts == len(list(names)) else []
