@@ -13,17 +13,20 @@ import structlog
 
 from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
 from lamassu.kernel.identity import Peer, PrincipalKind
-from lamassu.platform.http import Application
+from lamassu.platform.http import Application, Mount, build_app
 from lamassu.platform.http.errors import STATUS, status_of
 from tests.platform.http.conftest import (
     ADMIN,
     DEVICE,
+    KEY,
     ORIGIN,
     REVOKED,
     SERVICE,
     STRANGER,
     Client,
     Seen,
+    authenticate,
+    sample_mounts,
 )
 
 THINGS = "/api/things/v1/things"
@@ -436,3 +439,16 @@ async def test_the_originals_health_keeps_its_fields_and_tells_nothing(client: C
     response = await client("GET", "/api/things/health", peer=STRANGER)
 
     assert response.json() == {"health": True, "version": "-", "build": "-", "build_time": "-"}
+
+
+async def test_services_that_share_a_prefix_share_its_health(seen: Seen) -> None:
+    mounts = sample_mounts(seen)
+    app = build_app(
+        [*mounts, Mount(mounts[0].prefix, "other", [])],
+        authenticate=authenticate,
+        public_hosts=[],
+        bookmark_key=KEY,
+        checks={},
+    )
+
+    assert (await Client(app)("GET", "/api/things/health")).status_code == 200

@@ -73,11 +73,10 @@ def build_app(
     """
     all_mounts = list(mounts)
     if checks is not None:
-        prefixes = dict.fromkeys(
-            (m.prefix, m.service) for m in mounts if m.prefix.startswith("/api/")
-        )
         health = original_health_route()
-        all_mounts += [Mount(prefix, service, [health]) for prefix, service in prefixes]
+        # two services may share a prefix, as EST and the DMS manager do: the first one has it
+        services = {m.prefix: m.service for m in reversed(mounts) if m.prefix.startswith("/api/")}
+        all_mounts += [Mount(prefix, service, [health]) for prefix, service in services.items()]
         all_mounts.append(health_mount(checks, authenticate))
     table = RouteTable(all_mounts)
     if documented:
