@@ -104,10 +104,13 @@ async def test_an_id_is_taken_once(store: DmsStorage) -> None:
 
 
 async def test_a_failed_unit_leaves_nothing(store: DmsStorage) -> None:
-    with pytest.raises(RuntimeError):
+    async def fail() -> None:
         async with store.unit() as unit:
             await unit.insert(dms())
             raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        await fail()
 
     assert await store.find("fleet") is None
 
