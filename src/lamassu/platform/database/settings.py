@@ -92,13 +92,26 @@ class DatabaseSettings:
 def tls_of(settings: DatabaseSettings) -> ssl.SSLContext | str | bool:
     """What asyncpg takes as `ssl`, meaning what libpq means by the same words.
 
-    As with libpq, `require` with a root certificate verifies the chain.
+    As with libpq, `require` with a root certificate verifies the chain. Raises `RuleViolation`
+    for files that cannot be used.
     """
     mode = settings.sslmode
     if mode == "disable":
         return False
     if mode in ("allow", "prefer") and not settings.sslcert:
         return mode
+    try:
+        return _context(settings)
+    except OSError as error:  # ssl.SSLError is one
+        raise RuleViolation(
+            f"the files for TLS to the database cannot be used: {error.strerror or error}",
+            code="invalid_database_tls",
+            field="sslrootcert",
+        ) from error
+
+
+def _context(settings: DatabaseSettings) -> ssl.SSLContext:
+    mode = settings.sslmode
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = mode == "verify-full"

@@ -174,7 +174,7 @@ class Feed:
             events = [stored_event(self.source, row.position, row.body) for row in rows]
             async with asyncio.timeout(self._patience.handler_timeout):
                 await self._batch_handler(events)
-        except Exception as error:  # handlers are others' code
+        except Exception as error:  # noqa: BLE001 - handlers are others' code
             log.warning(
                 "event_batch_failed", consumer=self.consumer, source=self.source, exc_info=error
             )
@@ -190,14 +190,14 @@ class Feed:
             try:
                 async with asyncio.timeout(self._patience.handler_timeout):
                     await self._handler(stored_event(self.source, row.position, row.body))
-            except Exception as error:  # handlers are others' code
+            except Exception as error:  # noqa: BLE001 - handlers are others' code
                 log.warning(
                     "event_handler_failed",
                     consumer=self.consumer,
                     source=self.source,
                     position=row.position,
                     tries=tries,
-                    exc_info=error,
+                    error=repr(error),
                 )
                 if tries >= self._allowed(error):
                     await self._bury(row, tries, error)
@@ -239,6 +239,7 @@ class Feed:
             source=self.source,
             position=row.position,
             event_id=letter["event_id"],
+            exc_info=error,
         )
 
     async def _load(self) -> int:
