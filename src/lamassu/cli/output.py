@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,11 +13,14 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from lamassu.cli.options import fail, out
 
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?Z")
 _COLOURS = {
     "ACTIVE": "green",
     "REVOKED": "red",
@@ -84,10 +88,12 @@ def show_list(
     elif not items:
         out.print("[dim]none[/dim]")
     else:
-        table = Table(*(column.heading for column in columns), box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column.heading, overflow="fold")
         for item in items:
             table.add_row(*(_coloured(column.of(item)) for column in columns))
-        out.print(table)
+        _print(table)
 
 
 def show_one(
@@ -104,9 +110,20 @@ def show_one(
         _write_pem(item, certificate)
     else:
         table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
         for column in columns:
             table.add_row(f"[bold]{column.heading}[/bold]", _coloured(column.of(item)))
+        _print(table)
+
+
+def _print(table: Table) -> None:
+    """As wide as the terminal; as wide as it takes where something else reads it."""
+    if out.is_terminal:
         out.print(table)
+        return
+    widest = out.options.update(max_width=10_000)
+    Console(width=Measurement.get(out, widest, table).maximum, highlight=False).print(table)
 
 
 def _write_pem(item: Mapping[str, Any], path: str) -> None:
@@ -129,7 +146,15 @@ def _text(value: object) -> str:
         return ", ".join(_text(member) for member in value)
     if isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False) if value else ""
-    return str(value)
+    return _short_time(str(value))
+
+
+def _short_time(text: str) -> str:
+    """A time of the wire to the minute; the one that means "never" as nothing."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return text
+    return "" if found[1] == "0001-01-01" else f"{found[1]} {found[2]}"
 
 
 def _coloured(text: str) -> str:
