@@ -12,7 +12,7 @@ import pytest
 from lamassu.kernel.identity import Peer, Principal, PrincipalKind
 from lamassu.platform.http import Mount, build_app
 from lamassu.services.devices.http import routes
-from tests.services.devices.world import START, World
+from tests.services.devices.world import ADMIN, START, World
 
 HOST = "pki.example:8443"
 BODY = {
@@ -274,15 +274,9 @@ async def fleet(world: World) -> Sequence[str]:
     await world.created("a-1", tags=("Green",))
     await world.enrolled("a-2")
     await world.enrolled("a-3")
-    await world.service.decommission("a-3", caller=_caller())
+    await world.service.decommission("a-3", caller=ADMIN)
     await world.created("b-1", dms_id="other", tags=("blue", "green"))
     return ["a-1", "a-2", "a-3", "b-1"]
-
-
-def _caller() -> Any:
-    from tests.services.devices.world import ADMIN
-
-    return ADMIN
 
 
 def ids(answer: httpx.Response) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 from lamassu.kernel.errors import Conflict, NotFound, RuleViolation, Unavailable, WrongState
 from lamassu.services.ca.contract import CertificateStatus, RevocationReason
 from lamassu.services.devices.contract import DeviceStatus, SlotStatus
+from lamassu.services.devices.rules import check_new_device
 from tests.services.devices.world import ADMIN, World, new, sha256
 
 
@@ -168,7 +169,5 @@ async def test_a_device_is_created_once(world: World) -> None:
     ],
 )
 def test_an_id_that_nobody_could_read_is_refused(given: dict[str, str]) -> None:
-    from lamassu.services.devices.rules import check_new_device
-
     with pytest.raises(RuleViolation):
         check_new_device(new(given.pop("device_id"), **given))

@@ -144,13 +144,17 @@ class Devices(Protocol):
         ...
 
     async def find_by_certificate(self, certificate_sha256: str) -> Device | None:
-        """The device in whose slot this certificate is or was (lower-case hex of its DER)."""
+        """The device in whose slot this certificate is or was (SHA-256 of its DER, lower-case hex).
+
+        Of a deleted device, its tombstone: `DECOMMISSIONED` and without a slot (rules 16, 17).
+        """
         ...
 
     async def bind(self, binding: Binding) -> Device:
         """Fill the slot; idempotent on the certificate.
 
-        Raises `Conflict` (`device_changed`, `device_exists`, `certificate_refused`).
+        Raises `Conflict` (`device_changed`, `device_exists`, `device_deleted`,
+        `certificate_refused`).
         """
         ...
 
