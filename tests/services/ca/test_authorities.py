@@ -162,56 +162,53 @@ async def test_path_lengths_count_down(world: World) -> None:
     assert [lint_certificate(der) for der in path] == [[], [], []]
 
 
-@pytest.mark.parametrize(
-    ("changes", "status", "code"),
-    [
-        ({"id": "root"}, 409, "ca_exists"),
-        ({"id": "a/b"}, 400, "id_malformed"),
-        ({"id": "cn"}, 400, "id_malformed"),
-        ({"id": "x" * 200}, 400, "id_malformed"),
-        ({"id": "-"}, 400, "id_malformed"),
-        ({"subject": None}, 400, "missing_field"),
-        ({"subject": {}}, 400, "subject_empty"),
-        ({"subject": {"common_name": "x" * 65}}, 400, "subject_malformed"),
-        ({"subject": {"common_name": "CA", "country": "Portugal"}}, 400, "subject_malformed"),
-        ({"subject": {"common_name": 7}}, 400, "wrong_type"),
-        ({"parent_id": "none"}, 404, "ca_not_found"),
-        ({"profile_id": "none"}, 404, "profile_not_found"),
-        ({"profile_id": None}, 400, "field_missing"),
-        ({"profile_id": "for-cas"}, 400, "profile_signs_as_ca"),
-        ({"ca_issuance_profile_id": "device"}, 400, "profile_not_for_cas"),
-        ({"ca_issuance_profile_id": "none"}, 404, "profile_not_found"),
-        ({"ca_issuance_profile": {"honor_subject": True}}, 400, "profile_not_for_cas"),
-        ({"engine_id": "none"}, 400, "engine_unknown"),
-        ({"key_metadata": None}, 400, "missing_field"),
-        ({"key_metadata": {"type": "ECDSA", "bits": 224}}, 400, "key_not_supported"),
-        ({"key_metadata": {"type": "RSA", "bits": 1024}}, 400, "key_not_supported"),
-        ({"key_metadata": {"type": "ecdsa", "bits": 256}}, 400, "key_not_supported"),
-        ({"key_metadata": {"type": "ECDSA", "bits": "256"}}, 400, "wrong_type"),
-        ({"ca_expiration": None}, 400, "field_missing"),
-        ({"ca_expiration": {"type": "Duration"}}, 400, "field_missing"),
-        ({"ca_expiration": {"type": "Never", "duration": "1y"}}, 400, "invalid_value"),
-        ({"ca_expiration": {"type": "Duration", "duration": "-1y"}}, 400, "validity_out_of_range"),
-        ({"ca_expiration": {"type": "Duration", "duration": "999y"}}, 400, "invalid_duration"),
-        ({"ca_expiration": {"type": "Duration", "duration": 5}}, 400, "invalid_duration"),
-        (
-            {"ca_expiration": {"type": "Time", "time": "2020-01-01T00:00:00Z"}},
-            400,
-            "validity_out_of_range",
-        ),
-        (
-            {"parent_id": "root", "ca_expiration": {"type": "Duration", "duration": "20y"}},
-            400,
-            "validity_exceeds_issuer",
-        ),
-        ({"parent_id": "root", "subject": {"common_name": "ROOT  ca"}}, 400, "subject_is_issuer"),
-        ({"surprise": True}, 400, "unknown_field"),
-        ({"type": "IMPORTED"}, 400, "invalid_value"),
-    ],
-)
-async def test_a_refused_ca_leaves_nothing(
-    world: World, changes: dict[str, Any], status: int, code: str
-) -> None:
+REFUSED: list[tuple[dict[str, Any], int, str]] = [
+    ({"id": "root"}, 409, "ca_exists"),
+    ({"id": "a/b"}, 400, "id_malformed"),
+    ({"id": "cn"}, 400, "id_malformed"),
+    ({"id": "x" * 200}, 400, "id_malformed"),
+    ({"id": "-"}, 400, "id_malformed"),
+    ({"subject": None}, 400, "missing_field"),
+    ({"subject": {}}, 400, "subject_empty"),
+    ({"subject": {"common_name": "x" * 65}}, 400, "subject_malformed"),
+    ({"subject": {"common_name": "CA", "country": "Portugal"}}, 400, "subject_malformed"),
+    ({"subject": {"common_name": 7}}, 400, "wrong_type"),
+    ({"parent_id": "none"}, 404, "ca_not_found"),
+    ({"profile_id": "none"}, 404, "profile_not_found"),
+    ({"profile_id": None}, 400, "field_missing"),
+    ({"profile_id": "for-cas"}, 400, "profile_signs_as_ca"),
+    ({"ca_issuance_profile_id": "device"}, 400, "profile_not_for_cas"),
+    ({"ca_issuance_profile_id": "none"}, 404, "profile_not_found"),
+    ({"ca_issuance_profile": {"honor_subject": True}}, 400, "profile_not_for_cas"),
+    ({"engine_id": "none"}, 400, "engine_unknown"),
+    ({"key_metadata": None}, 400, "missing_field"),
+    ({"key_metadata": {"type": "ECDSA", "bits": 224}}, 400, "key_not_supported"),
+    ({"key_metadata": {"type": "RSA", "bits": 1024}}, 400, "key_not_supported"),
+    ({"key_metadata": {"type": "ecdsa", "bits": 256}}, 400, "key_not_supported"),
+    ({"key_metadata": {"type": "ECDSA", "bits": "256"}}, 400, "wrong_type"),
+    ({"ca_expiration": None}, 400, "field_missing"),
+    ({"ca_expiration": {"type": "Duration"}}, 400, "field_missing"),
+    ({"ca_expiration": {"type": "Never", "duration": "1y"}}, 400, "invalid_value"),
+    ({"ca_expiration": {"type": "Duration", "duration": "-1y"}}, 400, "validity_out_of_range"),
+    ({"ca_expiration": {"type": "Duration", "duration": "999y"}}, 400, "invalid_duration"),
+    ({"ca_expiration": {"type": "Duration", "duration": 5}}, 400, "invalid_duration"),
+    (
+        {"ca_expiration": {"type": "Time", "time": "2020-01-01T00:00:00Z"}},
+        400,
+        "validity_out_of_range",
+    ),
+    (
+        {"parent_id": "root", "ca_expiration": {"type": "Duration", "duration": "20y"}},
+        400,
+        "validity_exceeds_issuer",
+    ),
+    ({"parent_id": "root", "subject": {"common_name": "ROOT  ca"}}, 400, "subject_is_issuer"),
+    ({"surprise": True}, 400, "unknown_field"),
+    ({"type": "IMPORTED"}, 400, "invalid_value"),
+]
+
+
+async def test_a_refused_ca_leaves_nothing(world: World) -> None:
     await world.profile()
     await world.profile(IssuanceProfile(id="for-cas", sign_as_ca=True))
     made = await world.api.post(
@@ -225,11 +222,12 @@ async def test_a_refused_ca_leaves_nothing(
     assert made.status_code == 201
     before = await world.count()
 
-    answer = await world.api.post("/v1/cas", json=body(**changes))
+    for changes, status, code in REFUSED:
+        answer = await world.api.post("/v1/cas", json=body(**changes))
 
-    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
-    assert set(answer.json()) >= {"err", "code"}
-    assert await world.count() == before
+        found = (answer.status_code, answer.json()["code"])
+        assert found == (status, code), f"{changes}: {answer.text}"
+        assert await world.count() == before, changes
 
 
 async def test_a_parent_that_may_not_sign_makes_no_ca(world: World) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from .world import World
 
 ORIGINAL: dict[str, Any] = {
@@ -103,35 +101,33 @@ async def test_a_profile_in_use_stays(world: World) -> None:
     assert await world.count() == before
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"id": "a b\n"},
-        {"name": "x" * 2000},
-        {"validity": {"type": "Duration", "duration": "-1h"}},
-        {"validity": {"type": "Duration", "duration": "forever"}},
-        {"validity": {"type": "Time", "time": "2001-01-01"}},
-        {"validity": {"type": "Sometimes"}},
-        {"minimum_validity": "-1h"},
-        {"path_length": -1},
-        {"key_usage": ["Everything"]},
-        {"key_usage": ["EncipherOnly"]},
-        {"extended_key_usages": ["FlySwatting"]},
-        {"subject": {"country": "Nowhere"}},
-        {"sign_as_ca": "yes"},
-        {"crl_distribution_points": ["javascript:alert(1)"]},
-        {"extensions": {"authority_info_access": {"ocsp_server": ["http://a b"]}}},
-        {"crypto_enforcement": {"allowed_rsa_key_sizes": ["2048"]}},
-        {"colour": "red"},
-    ],
-)
-async def test_a_profile_that_makes_no_sense_is_refused(
-    world: World, change: dict[str, Any]
-) -> None:
+SENSELESS: list[dict[str, Any]] = [
+    {"id": "a b\n"},
+    {"name": "x" * 2000},
+    {"validity": {"type": "Duration", "duration": "-1h"}},
+    {"validity": {"type": "Duration", "duration": "forever"}},
+    {"validity": {"type": "Time", "time": "2001-01-01"}},
+    {"validity": {"type": "Sometimes"}},
+    {"minimum_validity": "-1h"},
+    {"path_length": -1},
+    {"key_usage": ["Everything"]},
+    {"key_usage": ["EncipherOnly"]},
+    {"extended_key_usages": ["FlySwatting"]},
+    {"subject": {"country": "Nowhere"}},
+    {"sign_as_ca": "yes"},
+    {"crl_distribution_points": ["javascript:alert(1)"]},
+    {"extensions": {"authority_info_access": {"ocsp_server": ["http://a b"]}}},
+    {"crypto_enforcement": {"allowed_rsa_key_sizes": ["2048"]}},
+    {"colour": "red"},
+]
+
+
+async def test_a_profile_that_makes_no_sense_is_refused(world: World) -> None:
     before = await world.count()
 
-    answer = await world.api.post("/v1/profiles", json={**ORIGINAL, **change})
+    for change in SENSELESS:
+        answer = await world.api.post("/v1/profiles", json={**ORIGINAL, **change})
 
-    assert answer.status_code == 400, answer.text
-    assert {"err", "code"} <= set(answer.json())
+        assert answer.status_code == 400, f"{change}: {answer.text}"
+        assert {"err", "code"} <= set(answer.json())
     assert await world.count() == before

@@ -39,78 +39,76 @@ async def standing(world: World, serial_number: str, ca_id: str = "issuing") -> 
 REFUSED = (400, "new status transition not allowed for certificate")
 
 
-@pytest.mark.parametrize(
-    "reason",
-    [reason for reason in RevocationReason if reason is not RevocationReason.REMOVE_FROM_CRL],
-)
-async def test_every_reason_revokes(world: World, reason: RevocationReason) -> None:
+async def test_every_reason_revokes(world: World) -> None:
     await world.hierarchy()
-    issued = await world.issue()
 
-    answer = await world.api.put(
-        f"/v1/certificates/{issued.serial_number}/status",
-        json={"status": "REVOKED", "revocation_reason": reason.value.upper()},
-    )
+    for reason in set(RevocationReason) - {RevocationReason.REMOVE_FROM_CRL}:
+        issued = await world.issue()
+        answer = await world.api.put(
+            f"/v1/certificates/{issued.serial_number}/status",
+            json={"status": "REVOKED", "revocation_reason": reason.value.upper()},
+        )
 
-    assert answer.status_code == 200, answer.text
-    certificate = answer.json()
-    assert certificate["status"] == "REVOKED"
-    assert certificate["revocation_reason"] == reason.value
-    assert certificate["revocation_timestamp"] == "2026-05-01T12:00:00Z"
-    assert "lamassu-revocation" not in answer.headers
-    now = await standing(world, issued.serial_number)
-    assert (now.known, now.revoked, now.reason) == (True, True, reason)
-    assert now.revocation_time == START
-    [entry] = await world.ca.revoked_under("issuing")
-    assert (entry.serial_number, entry.reason) == (issued.serial_number, reason)
-    assert world.va.told == ["issuing"]
-    [event] = [e for e in await world.records() if e["type"] == "certificate.status.update"]
-    assert event["subject"] == f"certificate/{issued.serial_number}"
-    assert event["data"]["previous"]["status"] == "ACTIVE"
-    assert event["data"]["updated"] == certificate
+        assert answer.status_code == 200, answer.text
+        certificate = answer.json()
+        assert certificate["status"] == "REVOKED"
+        assert certificate["revocation_reason"] == reason.value
+        assert certificate["revocation_timestamp"] == "2026-05-01T12:00:00Z"
+        assert "lamassu-revocation" not in answer.headers
+        now = await standing(world, issued.serial_number)
+        assert (now.known, now.revoked, now.reason) == (True, True, reason)
+        assert now.revocation_time == START
+        listed = {e.serial_number: e.reason for e in await world.ca.revoked_under("issuing")}
+        assert listed[issued.serial_number] is reason
+        event = (await world.records())[-1]
+        assert event["type"] == "certificate.status.update"
+        assert event["subject"] == f"certificate/{issued.serial_number}"
+        assert event["data"]["previous"]["status"] == "ACTIVE"
+        assert event["data"]["updated"] == certificate
+    assert set(world.va.told) == {"issuing"}
 
 
-@pytest.mark.parametrize("reason", ["key_compromise", "KeyCompromise", "keycompromise"])
-async def test_the_seeds_revocation(world: World, reason: str) -> None:
+async def test_the_seeds_revocation(world: World) -> None:
     await world.hierarchy()
-    issued = await world.issue()
     world.va.shows = False
-    path = f"/v1/certificates/{issued.serial_number}/revoke"
 
-    answer = await world.api.post(path, json={"reason": reason})
+    for reason in ("key_compromise", "KeyCompromise", "keycompromise"):
+        issued = await world.issue()
+        path = f"/v1/certificates/{issued.serial_number}/revoke"
+        answer = await world.api.post(path, json={"reason": reason})
 
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["revocation_reason"] == "KeyCompromise"
-    assert answer.headers["lamassu-revocation"] == "pending"
-    again = await world.api.post(path, json={"reason": reason})
-    assert (again.status_code, again.json()["err"]) == REFUSED
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["revocation_reason"] == "KeyCompromise"
+        assert answer.headers["lamassu-revocation"] == "pending"
+        again = await world.api.post(path, json={"reason": reason})
+        assert (again.status_code, again.json()["err"]) == REFUSED
     unknown = await world.api.post("/v1/certificates/00/revoke", json={})
     assert (unknown.status_code, unknown.json()["err"]) == (404, "certificate not found")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"status": "REVOKED", "revocation_reason": "RemoveFromCRL"},
-        {"status": "REVOKED", "revocation_reason": "Boredom"},
-        {"status": "REVOKED", "revocation_reason": ""},
-        {"status": "REVOKED", "revocation_reason": 1},
-        {"status": "EXPIRED"},
-        {"status": "Gone"},
-        {"status": ""},
-        {},
-    ],
-)
-async def test_a_bad_change_of_status_changes_nothing(world: World, body: dict[str, str]) -> None:
+BAD_CHANGES: list[dict[str, object]] = [
+    {"status": "REVOKED", "revocation_reason": "RemoveFromCRL"},
+    {"status": "REVOKED", "revocation_reason": "Boredom"},
+    {"status": "REVOKED", "revocation_reason": ""},
+    {"status": "REVOKED", "revocation_reason": 1},
+    {"status": "EXPIRED"},
+    {"status": "Gone"},
+    {"status": ""},
+    {},
+]
+
+
+async def test_a_bad_change_of_status_changes_nothing(world: World) -> None:
     await world.hierarchy()
     issued = await world.issue()
     before = await world.count()
 
-    for answer in (
-        await world.api.put(f"/v1/certificates/{issued.serial_number}/status", json=body),
-        await world.api.post("/v1/cas/issuing/status", json=body),
-    ):
-        assert answer.status_code == 400, answer.text
+    for body in BAD_CHANGES:
+        for answer in (
+            await world.api.put(f"/v1/certificates/{issued.serial_number}/status", json=body),
+            await world.api.post("/v1/cas/issuing/status", json=body),
+        ):
+            assert answer.status_code == 400, answer.text
 
     assert await world.count() == before
     assert not (await standing(world, issued.serial_number)).revoked
