@@ -456,6 +456,27 @@ async def test_an_event_that_keeps_failing_is_set_aside_and_blocks_nobody(
     ]
 
 
+async def test_a_letter_that_cannot_be_written_does_not_cost_the_event(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = Listener({"item/1": LookupError("no")})
+    bus = EventBus(database, patience=QUICK)
+    bus.subscribe(consumer="c", service="other", sources=["sample"], types=None, handler=listener)
+    await happen(database, "item/1")
+    await Sequencer(database, "sample").drain()
+
+    def refuse(service: str) -> object:
+        raise Unavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "unit", refuse)
+        with pytest.raises(Unavailable):
+            await bus.drained()
+    listener.failing.clear()
+    await bus.drained()
+    assert listener.subjects == ["item/1"]
+
+
 async def test_a_relay_that_stands_still_is_unhealthy(database: Database) -> None:
     bus = EventBus(database, patience=QUICK)
     await happen(database, "item/1")

@@ -122,7 +122,7 @@ class Feed:
         async with self._turn:
             if self._saved >= 0 and self.position > self._saved:
                 async with self._database.unit(self._owner) as unit:
-                    await self._save_in(unit)
+                    await self._save_in(unit, self.position)
                 self._saved = self.position
 
     async def _batch(self) -> bool:
@@ -140,7 +140,7 @@ class Feed:
                 self.position = max(self.position, last)
         if self.position > self._saved and (rows or self.position - self._saved >= STRIDE):
             async with self._database.unit(self._owner) as unit:
-                await self._save_in(unit)
+                await self._save_in(unit, self.position)
             self._saved = self.position
         return bool(rows)
 
@@ -174,7 +174,7 @@ class Feed:
             events = [stored_event(self.source, row.position, row.body) for row in rows]
             async with asyncio.timeout(self._patience.handler_timeout):
                 await self._batch_handler(events)
-        except Exception as error:  # noqa: BLE001 - handlers are others' code
+        except Exception as error:
             log.warning(
                 "event_batch_failed", consumer=self.consumer, source=self.source, exc_info=error
             )
@@ -230,9 +230,9 @@ class Feed:
         }
         async with self._database.unit(self._owner) as unit:
             await unit.connection.execute(insert(tables(self._owner).dead_letters), [letter])
-            self.position = row.position
-            await self._save_in(unit)
-        self._saved = self.position
+            await self._save_in(unit, row.position)
+        # only now: a letter that could not be written must not cost the event
+        self.position = self._saved = row.position
         log.error(
             "event_given_up",
             consumer=self.consumer,
@@ -250,12 +250,12 @@ class Feed:
         async with self._database.reading(self._owner) as connection:
             return (await connection.execute(mine)).scalar() or 0
 
-    async def _save_in(self, unit: Unit) -> None:
+    async def _save_in(self, unit: Unit, position: int) -> None:
         cursors = tables(self._owner).cursors
         moved = await unit.connection.execute(
             update(cursors)
             .where(cursors.c.consumer == self.consumer, cursors.c.source == self.source)
-            .values(position=self.position)
+            .values(position=position)
         )
         if moved.rowcount == 0:
             await unit.connection.execute(
@@ -264,7 +264,7 @@ class Feed:
                     {
                         "consumer": self.consumer,
                         "source": self.source,
-                        "position": self.position,
+                        "position": position,
                     }
                 ],
             )
