@@ -108,8 +108,8 @@ def check_promises(fleet: Fleet, tables: Tables) -> None:
     slots: dict[str, list[str]] = {}
     for device_id, serial_number in tables.rows(
         "devicemanager",
-        "SELECT device_id, serial_number FROM devicemanager_slot_versions"
-        " ORDER BY device_id, number",
+        "SELECT device_id, serial_number FROM devicemanager_certificates"
+        " WHERE number IS NOT NULL ORDER BY device_id, number",
     ):
         slots.setdefault(device_id, []).append(serial_number)
     for device_id, serial_numbers in received.items():

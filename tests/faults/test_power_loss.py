@@ -85,7 +85,7 @@ def test_an_enrolment_whose_commit_cannot_reach_the_disk_is_not_acknowledged(
     [serial_number] = [
         row[0]
         for row in tables.rows(
-            "devicemanager", "SELECT serial_number FROM devicemanager_slot_versions"
+            "devicemanager", "SELECT serial_number FROM devicemanager_certificates"
         )
     ]
     assert int(serial_number, 16) == device.received[0].serial_number
