@@ -134,7 +134,7 @@ class CaStorage:
     async def find_certificate_by_der(self, der: bytes) -> Certificate | None:
         try:
             serial_number = x509.load_der_x509_certificate(der).serial_number
-        except ValueError:
+        except (ValueError, x509.InvalidVersion):
             return None
         if serial_number < 0:
             return None
