@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -32,24 +33,42 @@ class Memory(Generic[T]):
         self._lifetime = lifetime
         self._clock = clock
         self._entries: dict[str, tuple[datetime, T]] = {}
+        self._readers: dict[str, asyncio.Lock] = {}
+        self._changes = 0
 
     async def find(self, key: str) -> T | None:
-        """The value, at most `lifetime` old."""
-        entry = self._entries.get(key)
-        now = self._clock.now()
-        if entry is not None and timedelta(0) <= now - entry[0] < self._lifetime:
-            return entry[1]
-        self.forget(key)
-        value = await self._read(key)
+        """The value, at most `lifetime` old; of many who miss it at once, one reads."""
+        value = self._fresh(key)
         if value is not None:
+            return value
+        reader = self._readers.setdefault(key, asyncio.Lock())
+        try:
+            async with reader:
+                value = self._fresh(key)
+                return value if value is not None else await self._read_anew(key)
+        finally:
+            if not reader.locked():
+                self._readers.pop(key, None)
+
+    def forget(self, key: str) -> None:
+        """Read it anew next time; what is being read now may be old already."""
+        self._changes += 1
+        self._entries.pop(key, None)
+
+    def _fresh(self, key: str) -> T | None:
+        entry = self._entries.get(key)
+        if entry is None or not timedelta(0) <= self._clock.now() - entry[0] < self._lifetime:
+            return None
+        return entry[1]
+
+    async def _read_anew(self, key: str) -> T | None:
+        now, changes = self._clock.now(), self._changes
+        value = await self._read(key)
+        if value is not None and changes == self._changes:
             if len(self._entries) >= _MOST_ENTRIES:
                 self._entries.clear()
             self._entries[key] = (now, value)
         return value
-
-    def forget(self, key: str) -> None:
-        """Read it anew next time."""
-        self._entries.pop(key, None)
 
 
 class DmsCatalog:
