@@ -75,7 +75,11 @@ class DmsService:
             clock=clock,
         )
         self._announcer = EnrollmentAnnouncer(
-            store=store, authorities=authorities, issuer=issuer, clock=clock
+            store=store,
+            catalog=self._catalog,
+            authorities=authorities,
+            issuer=issuer,
+            clock=clock,
         )
 
     # --- enrolment ------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from lamassu.services.dms.model.dms import Dms
 from lamassu.services.dms.model.documents import certificate_document, dms_document, pem_text
 from lamassu.services.dms.ports import DmsStore
 from lamassu.services.dms.usecases import journal
+from lamassu.services.dms.usecases.dms_catalog import DmsCatalog
 from lamassu.services.dms.usecases.issue_identity import IdentityIssuer
 from lamassu.services.dms.usecases.reconcile_unbound import attached_device, attached_dms
 
@@ -38,11 +39,13 @@ class EnrollmentAnnouncer:
         self,
         *,
         store: DmsStore,
+        catalog: DmsCatalog,
         authorities: Authorities,
         issuer: IdentityIssuer,
         clock: Clock,
     ) -> None:
         self._store = store
+        self._catalog = catalog
         self._authorities = authorities
         self._issuer = issuer
         self._clock = clock
@@ -57,7 +60,7 @@ class EnrollmentAnnouncer:
         if certificate is None or attached_device(certificate) != identity.device_id:
             return
         dms_id = attached_dms(certificate)
-        dms = await self._store.find(dms_id) if dms_id else None
+        dms = await self._catalog.find(dms_id) if dms_id else None
         if dms is None:
             return
         caller = system_caller("dms-announcer")

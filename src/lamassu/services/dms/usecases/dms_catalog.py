@@ -79,10 +79,14 @@ class DmsCatalog:
 
     async def get(self, dms_id: str) -> Dms:
         """Raises `NotFound` (`DMS not found`)."""
-        dms = await self._memory.find(dms_id)
+        dms = await self.find(dms_id)
         if dms is None:
             raise dms_not_found()
         return dms
+
+    async def find(self, dms_id: str) -> Dms | None:
+        """The DMS, or `None` when it is gone."""
+        return await self._memory.find(dms_id)
 
     def forget(self, dms_id: str) -> None:
         """It was changed."""
