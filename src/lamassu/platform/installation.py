@@ -1,12 +1,12 @@
 """An installation is a directory: where its files lie, and its few secrets beside the keystore.
 
-    config.yml                         everything that an operator decides
-    admin.crt, admin.key, tls-ca.crt   what an admin's client needs
-    tls/server.crt, tls/server.key     the platform's own TLS
-    keys/                              encrypted private keys (software engine)
-    secrets/                           passphrase of the keystore, keys of MACs
-    data/lamassu.db                    the embedded database
-    est/                               all that an EST edge in a process of its own needs
+config.yml                         everything that an operator decides
+admin.crt, admin.key, tls-ca.crt   what an admin's client needs
+tls/server.crt, tls/server.key     the platform's own TLS
+keys/                              encrypted private keys (software engine)
+secrets/                           passphrase of the keystore, keys of MACs
+data/lamassu.db                    the embedded database
+est/                               all that an EST edge in a process of its own needs
 """
 
 from __future__ import annotations

@@ -108,8 +108,9 @@ class InternalCa(Protocol):
     ) -> IssuedCredential:
         """Make a P-256 key and a certificate, ending with the issuing CA at the latest.
 
-        `hosts` (DNS names and IP addresses) are for a server, or a service that serves too. Raises `RuleViolation` for a
-        bad name, host or lifetime, `NotFound` (`internal_ca_missing`) before `establish`.
+        `hosts` (DNS names and IP addresses) are for a server, or a service that serves too.
+        Raises `RuleViolation` for a bad name, host or lifetime, `NotFound`
+        (`internal_ca_missing`) before `establish`.
         """
         ...
 
