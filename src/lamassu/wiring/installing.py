@@ -96,7 +96,8 @@ def _choices(plan: Plan) -> Choices:
         http_port=plan.http_port,
         internal_port=plan.internal_port,
         public_urls=tuple(dict.fromkeys(urls)),
-        validation_urls=(f"http://{_in_url(name)}:{plan.http_port}",),
+        # By address where no name was given: linters take a bare "localhost" for no host.
+        validation_urls=(f"http://{_in_url(name if plan.hosts else LOOPBACK)}:{plan.http_port}",),
         database_url=plan.database or "sqlite:///data/lamassu.db",
     )
 

@@ -17,7 +17,7 @@ from lamassu.kernel.clock import SystemClock
 from lamassu.kernel.errors import LamassuError, NotFound, RuleViolation, Unavailable
 from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.config import Settings, load, warnings
-from lamassu.platform.http import build_app, nobody
+from lamassu.platform.http import Application, build_app, nobody
 from lamassu.platform.http.health import Check
 from lamassu.platform.http.server import Listener, RunningListener, start
 from lamassu.platform.installation import EdgeFiles, Installation
@@ -129,15 +129,11 @@ async def _serving_platform(directory: Path, listen: Listen) -> AsyncIterator[Ru
         yield running
 
 
-async def _listeners(
-    platform: Platform, listen: Listen, running: Running
-) -> Mapping[str, Listener]:
+def applications(platform: Platform, running: Running) -> Mapping[str, Application]:
+    """What answers on each listener, with all that was ever mounted there."""
     settings = platform.settings
-    host = listen.host or settings.server.listen_address
     bookmark_key = platform.installation.secret(BOOKMARK_KEY)
-    certificate, key = _server_files(platform.installation.directory, settings)
-    policy = _policy(settings)
-    apps = {
+    return {
         "https": build_app(
             public_mounts(platform),
             authenticate=platform.access.authenticate,
@@ -146,6 +142,7 @@ async def _listeners(
             mode=platform.mode.value,
             checks=_checks(platform, running),
             documented=True,
+            certificate_required=settings.http.client_auth.required,
         ),
         "http": build_app(
             validation_mounts(platform),
@@ -160,6 +157,16 @@ async def _listeners(
             bookmark_key=bookmark_key,
         ),
     }
+
+
+async def _listeners(
+    platform: Platform, listen: Listen, running: Running
+) -> Mapping[str, Listener]:
+    settings = platform.settings
+    host = listen.host or settings.server.listen_address
+    certificate, key = _server_files(platform.installation.directory, settings)
+    policy = _policy(settings)
+    apps = applications(platform, running)
     anchors = ders_of(await platform.access.trust_anchor_pem())
     return {
         "https": Listener(
@@ -202,6 +209,7 @@ async def _serving_edge(directory: Path, listen: Listen) -> AsyncIterator[Runnin
             public_hosts=settings.server.public_urls,
             bookmark_key=secrets.token_bytes(32),  # an edge lists nothing
             checks={"upstream": _upstream_check(client)},
+            certificate_required=settings.http.client_auth.required,
         )
         listener = Listener(
             app,

@@ -189,7 +189,7 @@ class CryptoEngines(Section):
 class Va(Section):
     """`va`: bases of the OCSP, CRL and CA certificate addresses that certificates carry."""
 
-    public_urls: tuple[str, ...] = ("http://localhost:8080",)
+    public_urls: tuple[str, ...] = ("http://127.0.0.1:8080",)
 
 
 class Dms(Section):

@@ -16,7 +16,7 @@ class Choices:
     http_port: int = 8080
     internal_port: int = 8444
     public_urls: Sequence[str] = ("https://localhost:8443",)
-    validation_urls: Sequence[str] = ("http://localhost:8080",)
+    validation_urls: Sequence[str] = ("http://127.0.0.1:8080",)
     database_url: str = "sqlite:///data/lamassu.db"
 
 
