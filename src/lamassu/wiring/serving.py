@@ -21,7 +21,7 @@ from lamassu.platform.http import Application, build_app, nobody
 from lamassu.platform.http.health import Check
 from lamassu.platform.http.server import Listener, RunningListener, start
 from lamassu.platform.installation import EdgeFiles, Installation
-from lamassu.platform.security.process import forbid_core_dumps
+from lamassu.platform.security.process import forbid_core_dumps, raise_open_file_limit
 from lamassu.platform.security.tls import (
     TlsPolicy,
     TlsVersion,
@@ -36,6 +36,7 @@ from lamassu.wiring.routes import est_mounts, internal_mounts, public_mounts, va
 SERVICES = ("kms", "ca", "va", "dms", "devices", "alerts", "est")
 JOB_INTERVAL = 60.0  # seconds
 UPSTREAM_TIMEOUT = 25.0
+OPEN_FILES = 16_384  # three listeners at their bounds, pools, files
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +89,7 @@ async def serving(
     Raises a `LamassuError` that says what to do when it cannot start.
     """
     forbid_core_dumps()
+    raise_open_file_limit(OPEN_FILES)
     unknown = set(services) - set(SERVICES)
     if unknown:
         raise RuleViolation(

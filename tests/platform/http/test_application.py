@@ -105,6 +105,24 @@ async def test_est_and_public_routes_judge_nobody(client: Client, seen: Seen) ->
     assert seen.calls[0].peer == REVOKED
 
 
+async def test_where_a_certificate_is_required_not_even_public_routes_are_open_without_one(
+    build: Callable[..., Application],
+) -> None:
+    client = Client(build(certificate_required=True, mode="development"))
+    under_api = ("/api/va/ocsp/abc", "/api/docs", "/api/things/health", "/api/things/v1/things")
+
+    for path in under_api:
+        answer = await client("GET", path, peer=STRANGER)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), path
+        assert (await client("GET", path)).status_code == 200, path
+
+    assert (await client("GET", "/health/live", peer=STRANGER)).status_code == 200
+    enrolled = await client(
+        "POST", "/.well-known/est/fleet/simpleenroll", peer=STRANGER, content=b"csr"
+    )
+    assert enrolled.status_code == 200, "EST outside /api is the DMS's to judge"
+
+
 async def test_a_stranger_is_refused_before_the_body_is_read(app: Application) -> None:
     messages: list[Any] = []
 

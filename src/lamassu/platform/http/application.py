@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from lamassu.kernel.errors import LamassuError, Malformed, TooLarge, TooSlow
 from lamassu.kernel.identity import ANONYMOUS, Caller, Peer, Principal
-from lamassu.platform.http.authorization import check_known, check_may
+from lamassu.platform.http.authorization import check_known, check_may, no_certificate
 from lamassu.platform.http.bookmarks import Bookmarks
 from lamassu.platform.http.call import Call
 from lamassu.platform.http.documentation import documentation_mount
@@ -31,6 +31,7 @@ RawHeaders = list[tuple[bytes, bytes]]
 PEER_EXTENSION = "lamassu.peer"
 DEFAULT_BODY_LIMIT = 1024 * 1024  # bytes
 DEFAULT_READ_TIMEOUT = 30.0  # seconds, for the whole body
+API_PREFIX = "/api/"
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -62,6 +63,7 @@ def build_app(
     read_timeout: float = DEFAULT_READ_TIMEOUT,
     checks: Mapping[str, Check] | None = None,
     documented: bool = False,
+    certificate_required: bool = False,
     access_log: bool = False,
 ) -> Application:
     """The application of one listener.
@@ -69,13 +71,16 @@ def build_app(
     `public_hosts` as in `Origins`; `body_limit` in bytes, `read_timeout` in seconds. With
     `checks` it serves `/health/live` and `/health/ready`, and `GET <prefix>/health` for each
     mount under `/api/`. `documented` adds the API description, public in development mode only.
+    `certificate_required` closes even the public routes under `/api/` to whoever shows no
+    client certificate (decision 2).
     Raises `ValueError` for a route that breaks the rules of the table.
     """
     all_mounts = list(mounts)
     if checks is not None:
         health = original_health_route()
         # two services may share a prefix, as EST and the DMS manager do: the first one has it
-        services = {m.prefix: m.service for m in reversed(mounts) if m.prefix.startswith("/api/")}
+        api = [mount for mount in mounts if mount.prefix.startswith(API_PREFIX)]
+        services = {mount.prefix: mount.service for mount in reversed(api)}
         all_mounts += [Mount(prefix, service, [health]) for prefix, service in services.items()]
         all_mounts.append(health_mount(checks, authenticate))
     table = RouteTable(all_mounts)
@@ -91,6 +96,7 @@ def build_app(
         body_limit=body_limit,
         read_timeout=read_timeout,
         hsts=mode == "production",
+        certificate_required=certificate_required,
         access_log=access_log,
     )
 
@@ -108,6 +114,7 @@ class Application:
         body_limit: int,
         read_timeout: float,
         hsts: bool,
+        certificate_required: bool,
         access_log: bool,
     ) -> None:
         self.routes = routes
@@ -117,6 +124,7 @@ class Application:
         self._body_limit = body_limit
         self._read_timeout = read_timeout
         self._hsts = hsts
+        self._certificate_required = certificate_required
         self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,6 +162,8 @@ class Application:
         match = self.routes.find(method, path)
         if match.route is None:
             return self._unrouted(method, match.allowed, headers)
+        if self._lacks_certificate(path, scope):
+            return error_answer(no_certificate())
         route = match.route.route
         try:
             return await self._call(
@@ -219,6 +229,11 @@ class Application:
         if route.listing is not None:
             _ = call.listing  # a bad query is refused before the handler runs
         return await route.handler(call)
+
+    def _lacks_certificate(self, path: str, scope: Scope) -> bool:
+        """Whether the listener wants a certificate here, and the peer has shown none."""
+        wanted = self._certificate_required and path.startswith(API_PREFIX)
+        return wanted and _peer_of(scope).certificate is None
 
     def _unrouted(
         self, method: str, allowed: frozenset[str], headers: Mapping[bytes, bytes]

@@ -12,13 +12,18 @@ def check_known(principal: Principal | None, peer: Peer) -> Principal:
     if principal is not None:
         return principal
     if peer.certificate is None:
-        raise Unauthenticated(
-            "no client certificate was presented; connect with an admin certificate "
-            "(admin.crt and admin.key of the installation, or one of `lamassu admin issue`)"
-        )
+        raise no_certificate()
     raise Unauthenticated(
         "the client certificate is none of this platform's own; connect with an admin "
         "certificate (admin.crt and admin.key of the installation, or one of `lamassu admin issue`)"
+    )
+
+
+def no_certificate() -> Unauthenticated:
+    """The refusal of a peer that shows nothing, saying what to do."""
+    return Unauthenticated(
+        "no client certificate was presented; connect with an admin certificate "
+        "(admin.crt and admin.key of the installation, or one of `lamassu admin issue`)"
     )
 
 
