@@ -19,6 +19,7 @@ from lamassu.cli import (
     profile,
     serve,
 )
+from lamassu.platform.telemetry import start_logging
 
 HOST = "On the host"
 API = "Over the REST API"
@@ -56,6 +57,12 @@ app.add_typer(profile.app, name="profile", rich_help_panel=API)
 app.add_typer(dms.app, name="dms", rich_help_panel=API)
 app.add_typer(device.app, name="device", rich_help_panel=API)
 app.add_typer(key.app, name="key", rich_help_panel=API)
+
+
+@app.callback()
+def _start() -> None:
+    """Warnings of the host's commands go to standard error; `serve` logs as configured."""
+    start_logging("warning", "console")
 
 
 def main() -> None:

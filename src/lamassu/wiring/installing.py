@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from lamassu.kernel.clock import SystemClock
 from lamassu.kernel.errors import LamassuError, RuleViolation
 from lamassu.kernel.identity import system_caller
+from lamassu.kernel.x509.facts import certificate_facts
+from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.config import Choices, edge_template, load, platform_template
 from lamassu.platform.database import SERVICES, migrate
 from lamassu.platform.database.dialect import Dialect
 from lamassu.platform.installation import Installation
-from lamassu.platform.security.private_files import create_private_file, make_private_directory
+from lamassu.platform.security.private_files import (
+    create_private_file,
+    make_private_directory,
+    replace_private_file,
+)
 from lamassu.services.access.contract import (
     SERVER_LIFETIME,
     SERVICE_LIFETIME,
@@ -30,6 +38,7 @@ CALLER = system_caller("lamassu init")
 FIRST_ADMIN = "admin"
 EDGE_SERVICE = "est"
 LOOPBACK = "127.0.0.1"
+DATABASE_URL = "secrets/database.url"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -76,8 +85,13 @@ def _make_files(installation: Installation, plan: Plan) -> None:
     installation.make_secret(AUDIT_KEY)
     installation.make_secret(BOOKMARK_KEY)
     if not installation.config.exists():
-        text = platform_template(_choices(plan))
-        create_private_file(installation.config, text.encode())
+        choices = _choices(plan)
+        if plan.database is not None and urlsplit(plan.database).password:
+            # A password stands in a file of its own, so that the configuration can be shown.
+            path = installation.directory / DATABASE_URL
+            replace_private_file(path, plan.database.encode() + b"\n")
+            choices = replace(choices, database_url=f"${{file:{DATABASE_URL}}}")
+        create_private_file(installation.config, platform_template(choices).encode())
     passphrase = installation.keystore_passphrase
     if not passphrase.exists():
         create_private_file(passphrase, secrets.token_urlsafe(32).encode() + b"\n")
@@ -124,13 +138,13 @@ async def _establish_internal_ca(platform: Platform, plan: Plan) -> None:
 
 
 async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str], None]) -> None:
-    """Certificates of the server, the first admin and the EST edge, where they are missing."""
+    """Certificates of the server, the first admin and the EST edge: missing or nearly over."""
     files = platform.installation
     access = platform.access
     anchor = await access.trust_anchor_pem()
     await asyncio.to_thread(files.trust_anchor.write_bytes, anchor)
     hosts = tuple(dict.fromkeys((*LOCAL_NAMES, *plan.hosts)))
-    if not files.server_certificate.exists():
+    if await asyncio.to_thread(_is_due, files.server_certificate):
         server = await access.issue(
             CredentialKind.SERVER, "server", lifetime=SERVER_LIFETIME, caller=CALLER, hosts=hosts
         )
@@ -141,7 +155,7 @@ async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str
             files.server_key,
             server.key_pem,
         )
-    if not files.admin_certificate.exists():
+    if await asyncio.to_thread(_is_due, files.admin_certificate):
         admin = await access.issue(
             CredentialKind.ADMIN, FIRST_ADMIN, lifetime=platform.admin_lifetime, caller=CALLER
         )
@@ -153,7 +167,7 @@ async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str
             admin.key_pem,
         )
         tell(f"admin: {files.admin_certificate}, until {admin.credential.not_after:%Y-%m-%d}")
-    if not files.edge.certificate.exists():
+    if await asyncio.to_thread(_is_due, files.edge.certificate):
         edge = await access.issue(
             CredentialKind.SERVICE,
             EDGE_SERVICE,
@@ -163,6 +177,16 @@ async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str
         )
         await asyncio.to_thread(_store_edge, platform, edge, anchor)
         tell(f"EST edge: {files.edge.directory}")
+
+
+def _is_due(path: Path) -> bool:
+    """Whether a certificate is missing or in the last third of its life."""
+    try:
+        facts = certificate_facts(ders_of(path.read_bytes())[0])
+    except FileNotFoundError:
+        return True
+    left = facts.not_after - SystemClock().now()
+    return left * 3 < facts.not_after - facts.not_before
 
 
 def _store_edge(platform: Platform, issued: IssuedCredential, anchor: bytes) -> None:
