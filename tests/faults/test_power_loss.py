@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support.est import Device, bootstrap, make_dms, new_key
+from tests.support.postgres import PostgresCluster
 from tests.support.server import Server, make_installation, serving
 from tests.support.tables import Tables
 
@@ -24,21 +25,13 @@ pytestmark = pytest.mark.skipif(
 
 
 @contextmanager
-def syncs_failing(server: Server, log: Path) -> Iterator[None]:
-    """From now on each fsync and fdatasync of the server's threads fails with EIO."""
-    assert server.process is not None
+def syncs_failing(processes: Sequence[int], log: Path) -> Iterator[None]:
+    """From now on each fsync and fdatasync of these processes and their children fails."""
+    traced = [argument for process in processes for argument in ("-p", str(process))]
     tracer = subprocess.Popen(
         [
-            STRACE or "strace",
-            "-f",
-            "-p",
-            str(server.process.pid),
-            "-o",
-            str(log),
-            "-e",
-            "trace=fsync,fdatasync",
-            "-e",
-            "inject=fsync,fdatasync:error=EIO",
+            *(STRACE or "strace", "-f", *traced, "-o", str(log)),
+            *("-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO"),
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -57,35 +50,68 @@ def syncs_failing(server: Server, log: Path) -> Iterator[None]:
         tracer.wait(10)
 
 
+@dataclass
+class Stage:
+    """A platform, the processes that write its data, and what puts them up again."""
+
+    directory: Path
+    writers: Callable[[Server], Sequence[int]]
+    revive: Callable[[], None]
+    url: str | None = None
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stage]:
+    """On PostgreSQL a cluster of its own, with real syncs: this test makes it panic."""
+    if request.param == "sqlite":
+        directory = make_installation(tmp_path / "var", key_type="ecdsa-p256")
+
+        def server_itself(server: Server) -> Sequence[int]:
+            assert server.process is not None
+            return [server.process.pid]
+
+        yield Stage(directory, server_itself, lambda: None)
+        return
+    request.getfixturevalue("postgres_cluster")  # skips, or fails in CI, where there is none
+    cluster = PostgresCluster(durable=True)
+    try:
+        cluster.create()
+        cluster.start()
+
+        def revive() -> None:
+            cluster.stop(kill=True)
+            cluster.start()
+
+        url = cluster.url()
+        directory = make_installation(tmp_path / "var", database=url, key_type="ecdsa-p256")
+        yield Stage(directory, lambda server: cluster.processes(), revive, url)
+    finally:
+        cluster.remove()
+
+
 def test_an_enrolment_whose_commit_cannot_reach_the_disk_is_not_acknowledged(
-    tmp_path: Path,
+    stage: Stage, tmp_path: Path
 ) -> None:
-    directory = make_installation(tmp_path / "var", key_type="ecdsa-p256")
-    with serving(directory) as server:
+    with serving(stage.directory) as server:
         make_dms(server, "power")
         credential = bootstrap(server, tmp_path, "power-bootstrap")
         device = Device(server, "power", "power-device", tmp_path / "devices", credential)
         key = new_key()
         log = tmp_path / "strace"
 
-        with syncs_failing(server, log):
+        with syncs_failing(stage.writers(server), log):
             refused = device.enroll(key)
             server.kill()
 
         assert refused.status_code == 503, refused.text
         assert "INJECTED" in log.read_text(), "the commit did ask for the disk"
-        tables = Tables.of(directory, None)
+        stage.revive()
+        tables = Tables.of(stage.directory, stage.url)
         assert not tables.rows("devicemanager", "SELECT id FROM devicemanager_devices")
 
         server.start()
         assert device.enroll(key).status_code == 200
-        deadline = time.monotonic() + 10
-        while tables.one("ca", "SELECT count(*) FROM ca_outbox") and time.monotonic() < deadline:
-            time.sleep(0.1)
-    [serial_number] = [
-        row[0]
-        for row in tables.rows(
-            "devicemanager", "SELECT serial_number FROM devicemanager_certificates"
-        )
-    ]
+    [[serial_number]] = tables.rows(
+        "devicemanager", "SELECT serial_number FROM devicemanager_certificates"
+    )
     assert int(serial_number, 16) == device.received[0].serial_number

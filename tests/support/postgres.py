@@ -123,6 +123,11 @@ class PostgresCluster:
         self.stop()
         shutil.rmtree(self.root, ignore_errors=True)
 
+    def processes(self) -> list[int]:
+        """The server's process and those that it has forked so far."""
+        assert self.process is not None
+        return [self.process.pid, *_children(self.process.pid)]
+
     def sql(self, statement: str) -> None:
         """Run a statement as the cluster's owner."""
         self._run("psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", statement, self.url())

@@ -1,0 +1,160 @@
+"""Whether anything was stored: all that a platform keeps, compared before and after."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.tables import SERVICES, Tables
+
+# What moves by itself: records get their places in the journal, consumers read on.
+_RELAY = ("_outbox", "_journal", "_journal_head", "_cursors")
+_QUIET = 0.25  # seconds in which nothing changes
+_DEADLINE = 30.0
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Of one installation at one moment.
+
+    `tables`: rows and a digest of their content, of every table. `records`: per service, how
+    many events and audit records there are, whether or not they have a place in the journal.
+    `files`: names and sizes below the keystore.
+    """
+
+    tables: Mapping[str, tuple[int, str]]
+    records: Mapping[str, int]
+    files: Mapping[str, int]
+
+    @classmethod
+    def of(cls, directory: Path, tables: Tables) -> Footprint:
+        """As it is now, by plain SQL."""
+        contents, records = (
+            _of_sqlite(tables.sqlite) if tables.sqlite else _of_postgresql(tables.postgresql or "")
+        )
+        keys = directory / "keys"
+        files = {path.name: path.stat().st_size for path in keys.iterdir()}
+        return cls(contents, records, files)
+
+    def changes(self, later: Footprint) -> list[str]:
+        """What is not as it was; a line for each."""
+        return [
+            f"{name}: {before.get(key)} became {after.get(key)}"
+            for name, before, after in (
+                ("table", self.tables, later.tables),
+                ("records", self.records, later.records),
+                ("file", self.files, later.files),
+            )
+            for key in sorted(set(before) | set(after))
+            if before.get(key) != after.get(key)
+            for name in (f"{name} {key}",)
+        ]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An installation that is running, and its database."""
+
+    directory: Path
+    tables: Tables
+
+    def settle(self) -> None:
+        """Wait until every event was handed on and nothing changes any more."""
+        deadline = time.monotonic() + _DEADLINE
+        before, since = None, time.monotonic()
+        while True:
+            now = time.monotonic()
+            present = Footprint.of(self.directory, self.tables)
+            if present != before or not self.tables.settled(consumer="alerts", sources=_TOLD):
+                before, since = present, now
+            elif now - since >= _QUIET:
+                return
+            assert now < deadline, "the platform does not come to rest"
+            time.sleep(0.05)
+
+    @contextmanager
+    def nothing_stored(self) -> Iterator[None]:
+        """The block must leave no row, event, audit record or key behind, nor change one."""
+        before = Footprint.of(self.directory, self.tables)
+        yield
+        changes = before.changes(Footprint.of(self.directory, self.tables))
+        assert not changes, "\n".join(changes)
+
+
+_TOLD = tuple(service for service in SERVICES if service not in ("alerts",))
+
+
+def _of_sqlite(path: Path) -> tuple[dict[str, tuple[int, str]], dict[str, int]]:
+    connection = sqlite3.connect(path, timeout=30)
+    try:
+        connection.execute("BEGIN")  # one moment for all tables
+        names = [
+            str(name)
+            for (name,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+            )
+        ]
+        contents = {
+            name: _digest([repr(row) for row in connection.execute(f'SELECT * FROM "{name}"')])
+            for name in names
+            if not name.endswith(_RELAY)
+        }
+        records = {
+            service: sum(
+                connection.execute(f"SELECT count(*) FROM {service}_{table}").fetchone()[0]
+                for table in ("outbox", "journal")
+            )
+            for service in SERVICES
+        }
+    finally:
+        connection.close()
+    return contents, records
+
+
+def _of_postgresql(url: str) -> tuple[dict[str, tuple[int, str]], dict[str, int]]:
+    listed = _psql(
+        url,
+        "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN "
+        f"({', '.join(repr(service) for service in SERVICES)})",
+    )
+    contents = [
+        f"SELECT '{table}', count(*)::text, md5(coalesce(string_agg(t::text, ',' ORDER BY t::text),"
+        f" '')) FROM {schema}.{table} t"
+        for schema, table in listed
+        if not table.endswith(_RELAY)
+    ]
+    records = [
+        f"SELECT 'records {service}', ((SELECT count(*) FROM {service}.{service}_outbox) +"
+        f" (SELECT count(*) FROM {service}.{service}_journal))::text, ''"
+        for service in SERVICES
+    ]
+    tables: dict[str, tuple[int, str]] = {}
+    counts: dict[str, int] = {}
+    for name, count, digest in _psql(url, " UNION ALL ".join([*contents, *records])):
+        if name.startswith("records "):
+            counts[name.removeprefix("records ")] = int(count)
+        else:
+            tables[name] = (int(count), digest)
+    return tables, counts
+
+
+def _psql(url: str, sql: str) -> list[list[str]]:
+    done = subprocess.run(
+        ["psql", "-X", "-q", "--csv", "-t", "-v", "ON_ERROR_STOP=1", url, "-c", sql],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return list(csv.reader(io.StringIO(done.stdout)))
+
+
+def _digest(rows: list[str]) -> tuple[int, str]:
+    return len(rows), hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
