@@ -22,7 +22,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_the_demo_walks_twice_on_the_same_installation(tmp_path: Path) -> None:
-    ports = ("--port", str(free_port()), "--http-port", str(free_port()))
+    names = ("--port", "--http-port", "--internal-port")
+    ports = [part for name in names for part in (name, str(free_port()))]
 
     first = lamassu("demo", "--dir", str(tmp_path / "var"), "--exit", *ports)
     second = lamassu("demo", "--dir", str(tmp_path / "var"), "--exit", *ports)

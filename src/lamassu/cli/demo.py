@@ -23,21 +23,24 @@ def demo(
     ] = False,
     port: Annotated[int | None, typer.Option(help="HTTPS port.")] = None,
     http_port: Annotated[int | None, typer.Option(help="HTTP port of OCSP and CRLs.")] = None,
+    internal_port: Annotated[int | None, typer.Option(help="Port for an EST edge.")] = None,
 ) -> None:
     """Walk one device through its life on a real server, printing each command.
 
     Example: lamassu demo --exit
     """
-    run(_demo(directory.absolute(), leave, wiring.Listen(port=port, http_port=http_port)))
+    listen = wiring.Listen(port=port, http_port=http_port, internal_port=internal_port)
+    run(_demo(directory.absolute(), leave, listen))
 
 
 async def _demo(directory: Path, leave: bool, listen: wiring.Listen) -> None:
-    if not Installation(directory).config.exists():
+    if not Installation(directory).complete:
         await init.found(
             wiring.Plan(
                 directory=directory,
                 port=listen.port or 8443,
                 http_port=listen.http_port or 8080,
+                internal_port=listen.internal_port or 8444,
             )
         )
     stopping = serve.stop_signal()

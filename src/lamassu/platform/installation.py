@@ -94,6 +94,11 @@ class Installation:
     def edge(self) -> EdgeFiles:
         return EdgeFiles(self.directory / "est")
 
+    @property
+    def complete(self) -> bool:
+        """Whether `init` came to its end: the edge's certificate is the last thing it makes."""
+        return self.config.exists() and self.edge.certificate.exists()
+
     def make_directories(self) -> None:
         """Make what is missing, closed to others. Raises `RuleViolation` if one is open."""
         for part in (".", "tls", "keys", "secrets", "data", "est"):
