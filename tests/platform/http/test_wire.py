@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from lamassu.kernel.errors import LamassuError, Malformed, RuleViolation
+from lamassu.kernel.wire_text import format_duration, parse_duration
 from lamassu.platform.http import WireModel, json_answer
-from lamassu.platform.http.durations import format_duration, parse_duration
 from lamassu.platform.http.json_input import parse_json
 from lamassu.platform.http.wire import (
     ZERO_TIME,

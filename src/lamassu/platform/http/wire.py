@@ -32,13 +32,18 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from lamassu.kernel.errors import Malformed
 from lamassu.kernel.json_patch import Patch
 from lamassu.kernel.records import Json
+from lamassu.kernel.wire_text import (
+    ZERO_TIME,
+    format_duration,
+    format_time,
+    format_time_or_zero,
+    parse_duration,
+)
 from lamassu.kernel.x509.pem import ders_of, pem_of
-from lamassu.platform.http.durations import format_duration, parse_duration
 from lamassu.platform.http.json_input import MAX_FIELD_LENGTH, parse_json, shown
 
 M = TypeVar("M", bound="WireModel")
 
-ZERO_TIME = "0001-01-01T00:00:00Z"
 _FROM_WIRE: Mapping[str, object] = {"from": "wire"}
 
 FreeForm = dict[str, JsonValue]
@@ -362,12 +367,6 @@ def parse_time(text: str) -> datetime:
         raise ValueError("is no time that exists") from None
 
 
-def format_time(time: datetime) -> str:
-    """RFC 3339 in UTC, ended by `Z`, without trailing zeros of the second."""
-    text = time.astimezone(UTC).replace(tzinfo=None).isoformat()
-    return f"{text.rstrip('0') if '.' in text else text}Z"
-
-
 def _read_time(value: object) -> object:
     if isinstance(value, datetime):
         if value.tzinfo is None:
@@ -389,10 +388,6 @@ def _read_time_or_zero(value: object) -> object:
     return None if value in (None, "", ZERO_TIME) else _read_time(value)
 
 
-def _format_time_or_zero(time: datetime | None) -> str:
-    return ZERO_TIME if time is None else format_time(time)
-
-
 _TIME_SCHEMA = WithJsonSchema({"type": "string", "format": "date-time"})
 
 WireTime = Annotated[
@@ -406,7 +401,7 @@ WireTime = Annotated[
 WireTimeOrZero = Annotated[
     datetime | None,
     BeforeValidator(_read_time_or_zero),
-    PlainSerializer(_format_time_or_zero, return_type=str, when_used="json"),
+    PlainSerializer(format_time_or_zero, return_type=str, when_used="json"),
     _TIME_SCHEMA,
 ]
 """As `WireTime`; unset is `ZERO_TIME` on the wire and `None` inside."""

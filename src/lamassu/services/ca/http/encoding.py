@@ -10,14 +10,12 @@ from lamassu.services.ca.contract import (
     CertificationAuthority,
     IssuanceProfile,
     RevocationReason,
-)
-from lamassu.services.ca.http.answers import CaAnswer, CertificateAnswer, ProfileAnswer
-from lamassu.services.ca.usecases import CaService
-from lamassu.services.ca.usecases.documents import (
-    ca_document,
     certificate_document,
     profile_document,
 )
+from lamassu.services.ca.http.answers import CaAnswer, CertificateAnswer, ProfileAnswer
+from lamassu.services.ca.usecases import CaService
+from lamassu.services.ca.usecases.documents import ca_document
 
 _CERTIFICATE_FIELDS = {
     "type": FieldType.ENUM,

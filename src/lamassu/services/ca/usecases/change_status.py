@@ -16,6 +16,7 @@ from lamassu.services.ca.contract import (
     CertificateStatus,
     CertificationAuthority,
     RevocationReason,
+    certificate_document,
 )
 from lamassu.services.ca.model import (
     NO_CA,
@@ -36,11 +37,7 @@ from lamassu.services.ca.rules.status import (
     on_hold,
     revoked_for_good,
 )
-from lamassu.services.ca.usecases.documents import (
-    ca_document,
-    certificate_document,
-    update_document,
-)
+from lamassu.services.ca.usecases.documents import ca_document, update_document
 from lamassu.services.ca.usecases.issuers import ca_not_found, certificate_not_found
 from lamassu.services.ca.usecases.trail import record
 

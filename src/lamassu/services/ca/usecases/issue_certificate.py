@@ -17,6 +17,7 @@ from lamassu.services.ca.contract import (
     CertificateType,
     Issued,
     IssueRequest,
+    certificate_document,
 )
 from lamassu.services.ca.model import NewCertificate
 from lamassu.services.ca.ports import CaStore, CaTransaction
@@ -41,7 +42,6 @@ from lamassu.services.ca.rules.template import (
 )
 from lamassu.services.ca.rules.usages import extended_key_usages_for, key_usage_for
 from lamassu.services.ca.rules.validity import end_entity_period
-from lamassu.services.ca.usecases.documents import certificate_document
 from lamassu.services.ca.usecases.issuers import IssuingContext, IssuingContexts, ca_not_found
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import KeyPurpose, Keys

@@ -9,10 +9,10 @@ from uuid import uuid4
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.identity import Caller
-from lamassu.services.ca.contract import IssuanceProfile
+from lamassu.services.ca.contract import IssuanceProfile, profile_document
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.profiles import check_id, check_profile
-from lamassu.services.ca.usecases.documents import profile_document, update_document
+from lamassu.services.ca.usecases.documents import update_document
 from lamassu.services.ca.usecases.issuers import profile_not_found
 from lamassu.services.ca.usecases.trail import record
 

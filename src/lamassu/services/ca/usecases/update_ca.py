@@ -10,15 +10,11 @@ from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.json_patch import Patch
-from lamassu.services.ca.contract import Certificate, CertificationAuthority
+from lamassu.services.ca.contract import Certificate, CertificationAuthority, certificate_document
 from lamassu.services.ca.ports import CaStore, CaTransaction
 from lamassu.services.ca.rules.metadata import patched
 from lamassu.services.ca.rules.profiles import check_for_end_entities
-from lamassu.services.ca.usecases.documents import (
-    ca_document,
-    certificate_document,
-    update_document,
-)
+from lamassu.services.ca.usecases.documents import ca_document, update_document
 from lamassu.services.ca.usecases.issuers import (
     ca_not_found,
     certificate_not_found,

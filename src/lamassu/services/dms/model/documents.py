@@ -5,14 +5,9 @@ What the original's tree lacks (`check_revocation`, `renewal_policy`, ...) stand
 
 from __future__ import annotations
 
-import base64
-from dataclasses import asdict
-from datetime import datetime, timedelta
-
 from lamassu.kernel.records import Json
-from lamassu.kernel.x509.keys import KeyFacts, strength
-from lamassu.kernel.x509.pem import pem_of
-from lamassu.services.ca.contract import Certificate, IssuanceProfile
+from lamassu.kernel.wire_text import format_duration, format_time
+from lamassu.services.ca.contract import IssuanceProfile, profile_document
 from lamassu.services.dms.model.dms import Dms
 from lamassu.services.dms.model.settings import (
     CaDistributionSettings,
@@ -24,18 +19,6 @@ from lamassu.services.dms.model.settings import (
     WebhookSettings,
 )
 
-ZERO_TIME = "0001-01-01T00:00:00Z"
-_UNITS = (
-    ("y", timedelta(days=364)),
-    ("w", timedelta(weeks=1)),
-    ("d", timedelta(days=1)),
-    ("h", timedelta(hours=1)),
-    ("m", timedelta(minutes=1)),
-    ("s", timedelta(seconds=1)),
-    ("ms", timedelta(milliseconds=1)),
-    ("us", timedelta(microseconds=1)),
-)
-
 
 def dms_document(dms: Dms) -> dict[str, Json]:
     """The DMS object of the wire."""
@@ -43,7 +26,7 @@ def dms_document(dms: Dms) -> dict[str, Json]:
         "id": dms.id,
         "name": dms.name,
         "metadata": dms.metadata,
-        "creation_ts": time_text(dms.created_at),
+        "creation_ts": format_time(dms.created_at),
         "settings": settings_document(dms.settings),
     }
 
@@ -125,7 +108,7 @@ def _webhook(webhook: WebhookSettings) -> Json:
         "mtls": {"cert": "", "key": ""},
     }
     if webhook.call_timeout:
-        config["call_timeout"] = duration_text(webhook.call_timeout)
+        config["call_timeout"] = format_duration(webhook.call_timeout)
     return {
         "name": webhook.name,
         "url": webhook.url,
@@ -139,10 +122,10 @@ def _reenrollment(reenrollment: ReenrollmentSettings) -> Json:
         "est_rfc7030_settings": _authentication(reenrollment.authentication),
         "additional_validation_cas": reenrollment.additional_validation_cas,
         "revoke_on_reenrollment": reenrollment.revoke_on_reenrollment,
-        "reenrollment_delta": duration_text(reenrollment.reenrollment_delta),
+        "reenrollment_delta": format_duration(reenrollment.reenrollment_delta),
         "enable_expired_renewal": reenrollment.enable_expired_renewal,
-        "preventive_delta": duration_text(reenrollment.preventive_delta),
-        "critical_delta": duration_text(reenrollment.critical_delta),
+        "preventive_delta": format_duration(reenrollment.preventive_delta),
+        "critical_delta": format_duration(reenrollment.critical_delta),
     }
 
 
@@ -155,90 +138,4 @@ def _distribution(distribution: CaDistributionSettings) -> Json:
 
 
 def _profile(profile: IssuanceProfile | None) -> Json:
-    if profile is None:
-        return None
-    validity: dict[str, Json] = {
-        "type": "Time" if profile.validity.not_after else "Duration",
-        "time": time_text(profile.validity.not_after),
-    }
-    if profile.validity.duration:
-        validity["duration"] = duration_text(profile.validity.duration)
-    enforcement = profile.crypto_enforcement
-    return {
-        "id": profile.id,
-        "name": profile.name,
-        "description": profile.description,
-        "validity": validity,
-        "sign_as_ca": profile.sign_as_ca,
-        "honor_key_usage": profile.honor_key_usage,
-        "key_usage": profile.key_usage,
-        "honor_extended_key_usages": profile.honor_extended_key_usages,
-        "extended_key_usages": profile.extended_key_usages,
-        "honor_subject": profile.honor_subject,
-        "subject": asdict(profile.subject),
-        "honor_extensions": profile.honor_extensions,
-        "crypto_enforcement": {
-            "enabled": enforcement.enabled,
-            "allow_rsa_keys": enforcement.allow_rsa_keys,
-            "allowed_rsa_key_sizes": enforcement.allowed_rsa_key_sizes,
-            "allow_ecdsa_keys": enforcement.allow_ecdsa_keys,
-            "allowed_ecdsa_key_sizes": enforcement.allowed_ecdsa_key_sizes,
-        },
-    }
-
-
-def certificate_document(certificate: Certificate, now: datetime) -> dict[str, Json]:
-    """The Certificate object of the wire, as it is at `now`."""
-    facts = KeyFacts(certificate.key_algorithm, certificate.key_size)
-    return {
-        "serial_number": certificate.serial_number,
-        "subject_key_id": certificate.subject_key_id,
-        "authority_key_id": certificate.authority_key_id,
-        "metadata": certificate.metadata,
-        "status": certificate.status_at(now).value,
-        "certificate": pem_text(certificate.der),
-        "key_metadata": {
-            "type": certificate.key_algorithm,
-            "bits": certificate.key_size,
-            "strength": strength(facts).value,
-        },
-        "subject": asdict(certificate.subject),
-        "issuer": asdict(certificate.issuer),
-        "valid_from": time_text(certificate.not_before),
-        "valid_to": time_text(certificate.not_after),
-        "extensions": {
-            "key_usage": certificate.key_usage,
-            "extended_key_usage": certificate.extended_key_usages,
-        },
-        "issuer_metadata": {
-            "serial_number": certificate.issuer_serial_number,
-            "id": certificate.issuer_ca_id,
-            "level": certificate.issuer_level,
-        },
-        "revocation_timestamp": time_text(certificate.revocation_time),
-        "revocation_reason": certificate.revocation_reason.value,
-        "type": certificate.type.value,
-        "engine_id": certificate.engine_id,
-        "is_ca": certificate.is_ca,
-    }
-
-
-def pem_text(der: bytes) -> str:
-    """A certificate as JSON carries it: base64 of its PEM."""
-    return base64.b64encode(pem_of(der)).decode("ascii")
-
-
-def time_text(at: datetime | None) -> str:
-    """RFC 3339 with `Z`; an absent time is year one, as clients of the original expect."""
-    return ZERO_TIME if at is None else at.isoformat().replace("+00:00", "Z")
-
-
-def duration_text(duration: timedelta) -> str:
-    """Largest unit first, a year being 364 days (decision 13); zero is `0s`."""
-    sign, left = ("-", -duration) if duration < timedelta(0) else ("", duration)
-    parts: list[str] = []
-    for unit, length in _UNITS:
-        count, left = divmod(left, length)
-        if count:
-            parts.append(f"{count}{unit}")
-    return sign + "".join(parts) if parts else "0s"
+    return None if profile is None else profile_document(profile)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.identity import Caller, system_caller
 from lamassu.kernel.records import AuditRecord, Event, Json, StoredEvent
-from lamassu.services.ca.contract import Authorities, Certificate
+from lamassu.services.ca.contract import Authorities, Certificate, certificate_document, pem_text
 from lamassu.services.devices.contract import BindMode
 from lamassu.services.dms.model.dms import Dms
-from lamassu.services.dms.model.documents import certificate_document, dms_document, pem_text
+from lamassu.services.dms.model.documents import dms_document
 from lamassu.services.dms.ports import DmsStore
 from lamassu.services.dms.usecases import journal
 from lamassu.services.dms.usecases.dms_catalog import DmsCatalog

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lamassu.kernel.errors import Conflict, NotFound, RuleViolation, Unavailable
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import Json
+from lamassu.kernel.wire_text import format_duration
 from lamassu.kernel.x509.csr import CertificateRequest
 from lamassu.services.ca.contract import (
     Authorities,
@@ -19,7 +20,6 @@ from lamassu.services.ca.contract import (
 )
 from lamassu.services.devices.contract import Binding, BindMode, Device, Devices, NewDevice
 from lamassu.services.dms.model.dms import Dms
-from lamassu.services.dms.model.documents import duration_text
 from lamassu.services.dms.rules.request_keys import RequestIdentity
 
 EXPIRATION_DELTAS = "lamassu.io/ca/expiration-deltas"
@@ -163,7 +163,7 @@ def _metadata(dms: Dms) -> dict[str, Json]:
         ("Critical", reenrollment.critical_delta),
     )
     told: list[Json] = [
-        {"delta": duration_text(delta), "name": name, "triggered": False}
+        {"delta": format_duration(delta), "name": name, "triggered": False}
         for name, delta in deltas
         if delta
     ]

@@ -1,9 +1,15 @@
-"""Durations as the original spells them: `1y1d`, `14w2d`, `0s` (contract: a year is 364 days)."""
+"""Times and durations as JSON carries them.
+
+Durations are spelt as the original does: `1y1d`, `14w2d`, `0s`; a year is 364 days (decision 13).
+"""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+"""What stands for no time: clients of the original never get a null."""
 
 _NANOSECONDS = {
     "y": 364 * 86_400 * 10**9,
@@ -68,3 +74,14 @@ def format_duration(duration: timedelta) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts)
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339 in UTC, ended by `Z`, without trailing zeros of the second."""
+    text = time.astimezone(UTC).replace(tzinfo=None).isoformat()
+    return f"{text.rstrip('0') if '.' in text else text}Z"
+
+
+def format_time_or_zero(time: datetime | None) -> str:
+    """The same, with `ZERO_TIME` for none."""
+    return ZERO_TIME if time is None else format_time(time)
