@@ -47,8 +47,10 @@ def test_the_guides_renewal_script_is_changed_only_in_host_files_subject_and_ser
     used = (place.folder / "renew.sh").read_text().splitlines()
 
     changed = [(a, b) for a, b in zip(original, used, strict=True) if a != b]
-    for before, _ in changed:
+    for before, after in changed:
         assert re.search(r"_FILE=|DMS_URL=|/tmp/renew|hostname|systemctl", before), before
+        if "DMS_URL=" in before:
+            assert after == before.replace("https://est.example.com", place.https_url)
 
 
 @pytest.mark.slow

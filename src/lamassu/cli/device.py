@@ -75,7 +75,7 @@ def list_(
 ) -> None:
     """List devices.
 
-    Example: lamassu device list --dms production-dms --filter 'status[ne]ACTIVE'
+    Example: lamassu device list --dms factory-dms --filter 'status[ne]ACTIVE'
     """
     path = f"/devmanager/v1/devices/dms/{segment(dms)}" if dms else "/devmanager/v1/devices"
     listing = Listing(filters or (), limit, sort, descending)
@@ -117,7 +117,7 @@ def create(
 ) -> None:
     """Register a device, so that it may enroll.
 
-    Example: lamassu device create my-device --dms production-dms --tag plant-7
+    Example: lamassu device create my-device --dms factory-dms --tag plant-7
     """
     body = without_empty(
         {

@@ -73,7 +73,7 @@ def get(
 ) -> None:
     """Show a DMS.
 
-    Example: lamassu dms get production-dms -o json
+    Example: lamassu dms get factory-dms -o json
     """
     show_one(Api(directory, url).get(f"/dmsmanager/v1/dms/{segment(dms_id)}"), DETAILS, output)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-DEMO_DMS = "demo-dms"
+# The name that the security guide's renewal script asks for.
+DEMO_DMS = "production-dms"
 DEMO_PROFILE = "demo-device-profile"
 ENROLLMENT_CA = "manufacturing-ca"
 BOOTSTRAP_CA = "bootstrap-ca"
@@ -192,10 +193,7 @@ def prepare(place: Place) -> None:
     for old, new in (
         ("/etc/device/cert.pem", "device.crt"),
         ("/etc/device/key.pem", "device.key"),
-        (
-            "https://est.example.com/.well-known/est/production-dms",
-            f"{place.https_url}/.well-known/est/{DEMO_DMS}",
-        ),
+        ("https://est.example.com", place.https_url),
         ("/tmp/renew", "renew"),  # noqa: S108  what the script says, replaced
         ("$(hostname)", place.device_id),
         ("device-agent", "lamassu-demo-device"),

@@ -45,7 +45,7 @@ MANUFACTURING_CA = "manufacturing-ca"
 BOOTSTRAP_CA = "bootstrap-ca"
 DEVICE_PROFILE = "device-profile"
 BOOTSTRAP_PROFILE = "bootstrap-profile"
-FIRST_DMS = "production-dms"
+FIRST_DMS = "factory-dms"
 
 
 class KeyType(StrEnum):
@@ -202,7 +202,7 @@ def _first_dms() -> DmsDraft:
         ca_distribution=CaDistributionSettings(include_enrollment_ca=True),
         issuance_profile_id=DEVICE_PROFILE,
     )
-    return DmsDraft(id=FIRST_DMS, name="Production", settings=settings)
+    return DmsDraft(id=FIRST_DMS, name="Factory", settings=settings)
 
 
 async def _unless_there(making: Awaitable[object]) -> None:
