@@ -71,14 +71,21 @@ class Credential:
         return text if len(text) % 2 == 0 else "0" + text
 
 
-def bootstrap(server: Server, folder: Path, label: str, *, ca: str = "bootstrap-ca") -> Credential:
+def bootstrap(
+    server: Server,
+    folder: Path,
+    label: str,
+    *,
+    ca: str = "bootstrap-ca",
+    profile: str = "bootstrap-profile",
+) -> Credential:
     """A bootstrap certificate, issued by the admin over the API."""
     key = new_key()
     pem = x509.load_der_x509_csr(make_csr(key, label)).public_bytes(serialization.Encoding.PEM)
     with server.admin() as admin:
         answer = admin.post(
             f"/api/ca/v1/cas/{ca}/certificates/sign",
-            json={"csr": base64.b64encode(pem).decode(), "profile_id": "bootstrap-profile"},
+            json={"csr": base64.b64encode(pem).decode(), "profile_id": profile},
         )
     assert answer.status_code == 201, answer.text
     certificate = x509.load_pem_x509_certificate(base64.b64decode(answer.json()["certificate"]))

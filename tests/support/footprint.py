@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import csv
+import asyncio
 import hashlib
-import io
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+
 from tests.support.tables import SERVICES, Tables
 
 # What moves by itself: records get their places in the journal, consumers read on.
 _RELAY = ("_outbox", "_journal", "_journal_head", "_cursors")
+_TOLD = tuple(service for service in SERVICES if service != "alerts")  # whose events it counts
 _QUIET = 0.25  # seconds in which nothing changes
 _DEADLINE = 30.0
 
@@ -38,7 +39,9 @@ class Footprint:
     def of(cls, directory: Path, tables: Tables) -> Footprint:
         """As it is now, by plain SQL."""
         contents, records = (
-            _of_sqlite(tables.sqlite) if tables.sqlite else _of_postgresql(tables.postgresql or "")
+            _of_sqlite(tables.sqlite)
+            if tables.sqlite
+            else asyncio.run(_of_postgresql(tables.postgresql or ""))
         )
         keys = directory / "keys"
         files = {path.name: path.stat().st_size for path in keys.iterdir()}
@@ -46,16 +49,16 @@ class Footprint:
 
     def changes(self, later: Footprint) -> list[str]:
         """What is not as it was; a line for each."""
+        kinds = (
+            ("table", self.tables, later.tables),
+            ("records of", self.records, later.records),
+            ("file", self.files, later.files),
+        )
         return [
-            f"{name}: {before.get(key)} became {after.get(key)}"
-            for name, before, after in (
-                ("table", self.tables, later.tables),
-                ("records", self.records, later.records),
-                ("file", self.files, later.files),
-            )
-            for key in sorted(set(before) | set(after))
+            f"{kind} {key}: {before.get(key)} became {after.get(key)}"
+            for kind, before, after in kinds
+            for key in sorted({*before, *after})
             if before.get(key) != after.get(key)
-            for name in (f"{name} {key}",)
         ]
 
 
@@ -66,13 +69,17 @@ class Watched:
     directory: Path
     tables: Tables
 
+    def footprint(self) -> Footprint:
+        """What there is now."""
+        return Footprint.of(self.directory, self.tables)
+
     def settle(self) -> None:
         """Wait until every event was handed on and nothing changes any more."""
         deadline = time.monotonic() + _DEADLINE
         before, since = None, time.monotonic()
         while True:
             now = time.monotonic()
-            present = Footprint.of(self.directory, self.tables)
+            present = self.footprint()
             if present != before or not self.tables.settled(consumer="alerts", sources=_TOLD):
                 before, since = present, now
             elif now - since >= _QUIET:
@@ -83,13 +90,10 @@ class Watched:
     @contextmanager
     def nothing_stored(self) -> Iterator[None]:
         """The block must leave no row, event, audit record or key behind, nor change one."""
-        before = Footprint.of(self.directory, self.tables)
+        before = self.footprint()
         yield
-        changes = before.changes(Footprint.of(self.directory, self.tables))
+        changes = before.changes(self.footprint())
         assert not changes, "\n".join(changes)
-
-
-_TOLD = tuple(service for service in SERVICES if service not in ("alerts",))
 
 
 def _of_sqlite(path: Path) -> tuple[dict[str, tuple[int, str]], dict[str, int]]:
@@ -119,41 +123,30 @@ def _of_sqlite(path: Path) -> tuple[dict[str, tuple[int, str]], dict[str, int]]:
     return contents, records
 
 
-def _of_postgresql(url: str) -> tuple[dict[str, tuple[int, str]], dict[str, int]]:
-    listed = _psql(
-        url,
-        "SELECT schemaname, tablename FROM pg_tables WHERE schemaname IN "
-        f"({', '.join(repr(service) for service in SERVICES)})",
-    )
-    contents = [
-        f"SELECT '{table}', count(*)::text, md5(coalesce(string_agg(t::text, ',' ORDER BY t::text),"
-        f" '')) FROM {schema}.{table} t"
-        for schema, table in listed
-        if not table.endswith(_RELAY)
-    ]
-    records = [
-        f"SELECT 'records {service}', ((SELECT count(*) FROM {service}.{service}_outbox) +"
-        f" (SELECT count(*) FROM {service}.{service}_journal))::text, ''"
-        for service in SERVICES
-    ]
-    tables: dict[str, tuple[int, str]] = {}
-    counts: dict[str, int] = {}
-    for name, count, digest in _psql(url, " UNION ALL ".join([*contents, *records])):
-        if name.startswith("records "):
-            counts[name.removeprefix("records ")] = int(count)
-        else:
-            tables[name] = (int(count), digest)
+async def _of_postgresql(url: str) -> tuple[dict[str, tuple[int, str]], dict[str, int]]:
+    connection = await asyncpg.connect(url)
+    try:
+        listed = await connection.fetch(
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname = ANY($1)", SERVICES
+        )
+        contents = [
+            f"SELECT '{table}', count(*)::bigint,"
+            f" md5(coalesce(string_agg(t::text, ',' ORDER BY t::text), '')) FROM {schema}.{table} t"
+            for schema, table in listed
+            if not table.endswith(_RELAY)
+        ]
+        records = [
+            f"SELECT 'records {service}', (SELECT count(*) FROM {service}.{service}_outbox)"
+            f" + (SELECT count(*) FROM {service}.{service}_journal), ''"
+            for service in SERVICES
+        ]
+        # one statement sees one moment
+        found = await connection.fetch(" UNION ALL ".join([*contents, *records]))
+    finally:
+        await connection.close()
+    tables = {name: (count, digest) for name, count, digest in found if " " not in name}
+    counts = {name.split(" ")[1]: count for name, count, _ in found if " " in name}
     return tables, counts
-
-
-def _psql(url: str, sql: str) -> list[list[str]]:
-    done = subprocess.run(
-        ["psql", "-X", "-q", "--csv", "-t", "-v", "ON_ERROR_STOP=1", url, "-c", sql],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return list(csv.reader(io.StringIO(done.stdout)))
 
 
 def _digest(rows: list[str]) -> tuple[int, str]:
