@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from lamassu.kernel.errors import Conflict
+from lamassu.kernel.errors import Conflict, RuleViolation
 from lamassu.services.ca.contract import CertificateStatus, RevocationReason
 from lamassu.services.devices.contract import DeviceStatus
 from lamassu.services.dms.contract import CsrPayload
 from lamassu.services.dms.model.settings import RegistrationMode
 from tests.services.dms.refusals import refusal, refused
 from tests.services.dms.world import ADMIN, Identity, World, csr
-from tests.support.pki import ec_key
+from tests.support.pki import ec_key, spki_of
 
 PRE = RegistrationMode.PRE_REGISTRATION
 
@@ -388,8 +388,6 @@ async def test_a_single_use_certificate_is_spent_when_its_answer_was_used(world:
 async def test_a_refused_csr_does_not_spend_the_certificate(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lamassu.kernel.errors import RuleViolation
-
     await world.dms(single_use=True)
     peer = world.bootstrap()
     issue = world.authorities.issue
@@ -402,6 +400,33 @@ async def test_a_refused_csr_does_not_spend_the_certificate(
     monkeypatch.setattr(world.authorities, "issue", issue)
 
     assert await world.enroll(peer, "dev-1")
+
+
+async def test_a_refused_request_takes_no_use_back_from_under_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A holder sends a CSR that will be refused beside a good one, so that the refusal frees
+    the certificate that the good one has just spent."""
+    await world.dms(single_use=True)
+    peer, bad_key = world.bootstrap(), ec_key()
+    bad_is_claimed, good_is_claimed = asyncio.Event(), asyncio.Event()
+    issue = world.authorities.issue
+
+    async def refuse_the_bad_one(request: Any) -> Any:
+        if spki_of(bad_key) in request.csr_der:
+            bad_is_claimed.set()
+            await good_is_claimed.wait()
+            raise RuleViolation("key not allowed", code="key_not_allowed")
+        good_is_claimed.set()
+        return await issue(request)
+
+    monkeypatch.setattr(world.authorities, "issue", refuse_the_bad_one)
+    bad = asyncio.create_task(refusal(world.enroll(peer, "dev-1", key=bad_key)))
+    await bad_is_claimed.wait()
+    assert await world.enroll(peer, "dev-1")
+    assert (await bad)[1] == "key_not_allowed"
+
+    assert await refusal(world.enroll(peer, "dev-2")) == ("Forbidden", "bootstrap_spent")
 
 
 async def test_two_devices_at_once_share_no_single_use_certificate(world: World) -> None:

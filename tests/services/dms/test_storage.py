@@ -145,8 +145,17 @@ async def test_the_first_use_of_a_bootstrap_certificate_stands(store: DmsStorage
         await unit.release_bootstrap(use("nobody"))
     assert await store.find_bootstrap_use("issuer", "0a") == claims[0]
     async with store.unit() as unit:
-        await unit.release_bootstrap(claims[0])
-    assert await store.find_bootstrap_use("issuer", "0a") is None
+        assert not await unit.release_bootstrap(claims[0]), "others met it: it stays"
+    assert await store.find_bootstrap_use("issuer", "0a") == claims[0]
+
+
+async def test_a_use_that_nobody_else_met_can_be_taken_back(store: DmsStorage) -> None:
+    use = BootstrapUse("issuer", "0b", "fleet", "dev-1", AT)
+    async with store.unit() as unit:
+        assert await unit.claim_bootstrap(use) == use
+    async with store.unit() as unit:
+        assert await unit.release_bootstrap(use)
+    assert await store.find_bootstrap_use("issuer", "0b") is None
 
 
 async def test_a_version_of_a_device_is_announced_once(store: DmsStorage) -> None:

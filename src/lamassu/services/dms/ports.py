@@ -33,8 +33,11 @@ class DmsUnit(Protocol):
         """Record the use, unless there is one: returns the use that stands."""
         ...
 
-    async def release_bootstrap(self, use: BootstrapUse) -> None:
-        """Take back a use whose device got no certificate after all."""
+    async def release_bootstrap(self, use: BootstrapUse) -> bool:
+        """Take back a use whose device got no certificate after all.
+
+        It stays (false) if another request met it meanwhile, which may have issued under it.
+        """
         ...
 
     async def announce(self, device_id: str, version: int) -> bool:

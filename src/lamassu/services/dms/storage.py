@@ -22,7 +22,7 @@ from lamassu.kernel.listing import ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.platform.database import Database, Unit
 from lamassu.platform.database.listing import fetch_page, filtered
-from lamassu.platform.database.types import BigInteger, JsonDocument, Text, UtcDateTime
+from lamassu.platform.database.types import BigInteger, Boolean, JsonDocument, Text, UtcDateTime
 from lamassu.services.dms.model.dms import BootstrapUse, Dms
 from lamassu.services.dms.model.settings import DmsSettings
 from lamassu.services.dms.ports import DmsUnit
@@ -52,6 +52,7 @@ bootstrap_uses = Table(
     Column("dms_id", Text, nullable=False),
     Column("device_id", Text, nullable=False),
     Column("used_at", UtcDateTime, nullable=False),
+    Column("contested", Boolean, nullable=False),  # more than one request relies on it
 )
 
 announcements = Table(
@@ -109,7 +110,8 @@ class DmsUnitOnDatabase:
         await self._connection.execute(dmss.delete().where(dmss.c.id == dms_id))
 
     async def claim_bootstrap(self, use: BootstrapUse) -> BootstrapUse:
-        """The first use of a certificate is the one that stands."""
+        """The first use of a certificate is the one that stands. Whoever meets it there marks
+        it: the request that made it cannot take it back from under the other one."""
         await self._connection.execute(
             _upsert(self._connection, bootstrap_uses)
             .values(
@@ -118,22 +120,28 @@ class DmsUnitOnDatabase:
                 dms_id=use.dms_id,
                 device_id=use.device_id,
                 used_at=use.at,
+                contested=False,
             )
-            .on_conflict_do_nothing()
+            .on_conflict_do_update(
+                index_elements=[bootstrap_uses.c.issuer_sha256, bootstrap_uses.c.serial_number],
+                set_={"contested": True},
+            )
         )
         standing = await _find_use(self._connection, use.issuer_sha256, use.serial_number)
         return standing or use
 
-    async def release_bootstrap(self, use: BootstrapUse) -> None:
-        """Only the very use that is named."""
-        await self._connection.execute(
+    async def release_bootstrap(self, use: BootstrapUse) -> bool:
+        """Only the very use that is named, and that nobody else has met since."""
+        released = await self._connection.execute(
             bootstrap_uses.delete().where(
                 bootstrap_uses.c.issuer_sha256 == use.issuer_sha256,
                 bootstrap_uses.c.serial_number == use.serial_number,
                 bootstrap_uses.c.device_id == use.device_id,
                 bootstrap_uses.c.used_at == use.at,
+                bootstrap_uses.c.contested.is_(False),
             )
         )
+        return released.rowcount == 1
 
     async def announce(self, device_id: str, version: int) -> bool:
         """Versions only go up; one statement says whether this one was new."""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from lamassu.platform.database import journal_tables
-from lamassu.platform.database.types import BigInteger, JsonDocument, Text, UtcDateTime
+from lamassu.platform.database.types import BigInteger, Boolean, JsonDocument, Text, UtcDateTime
 
 revision = "dmsmanager_0001"
 down_revision = None
@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("dms_id", Text, nullable=False),
         sa.Column("device_id", Text, nullable=False),
         sa.Column("used_at", UtcDateTime, nullable=False),
+        sa.Column("contested", Boolean, nullable=False),
     )
     op.create_table(
         "dmsmanager_announcements",

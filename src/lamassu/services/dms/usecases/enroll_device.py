@@ -173,8 +173,7 @@ class DeviceEnroller:
             return await self._issuer.issue(order)
         except (Malformed, RuleViolation):
             if claimed:  # nothing was issued: a better CSR may name another device
-                async with self._store.unit() as unit:
-                    await unit.release_bootstrap(use)
+                await self._release(use, order)
             raise
 
     async def _claim(self, use: BootstrapUse, order: IdentityOrder) -> bool:
@@ -182,25 +181,28 @@ class DeviceEnroller:
         async with self._store.unit() as unit:
             standing = await unit.claim_bootstrap(use)
             if standing == use:
-                unit.audit(
-                    AuditRecord(
-                        "dms.bootstrap.use",
-                        f"dms/{use.dms_id}",
-                        order.caller,
-                        detail={
-                            "device_id": use.device_id,
-                            "serial_number": use.serial_number,
-                            "issuer_sha256": use.issuer_sha256,
-                        },
-                    )
-                )
+                unit.audit(_trace("dms.bootstrap.use", use, order.caller))
         check_bootstrap_unspent(standing, dms_id=use.dms_id, device_id=use.device_id)
         return standing == use
+
+    async def _release(self, use: BootstrapUse, order: IdentityOrder) -> None:
+        async with self._store.unit() as unit:
+            if await unit.release_bootstrap(use):
+                unit.audit(_trace("dms.bootstrap.release", use, order.caller))
 
     async def _find_use(self, bootstrap: VerifiedPeer) -> BootstrapUse | None:
         return await self._store.find_bootstrap_use(
             bootstrap.issuer_sha256, bootstrap.facts.serial_number
         )
+
+
+def _trace(action: str, use: BootstrapUse, caller: Caller) -> AuditRecord:
+    detail = {
+        "device_id": use.device_id,
+        "serial_number": use.serial_number,
+        "issuer_sha256": use.issuer_sha256,
+    }
+    return AuditRecord(action, f"dms/{use.dms_id}", caller, detail=detail)
 
 
 def _identity(
