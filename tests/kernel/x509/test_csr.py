@@ -119,6 +119,8 @@ def test_a_sha1_signature_proves_nothing() -> None:
         (CN, "device\x00.evil"),
         (CN, "device\n1"),
         (CN, "\x7fdevice"),
+        (CN, "device\u202egpj"),
+        (CN, "\u200b"),
         (CN, "d" * 65),
         (NameOID.ORGANIZATION_NAME, "o" * 65),
         (NameOID.ORGANIZATIONAL_UNIT_NAME, "o" * 65),

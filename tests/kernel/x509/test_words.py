@@ -29,6 +29,7 @@ from lamassu.kernel.x509.names import (
     same_name,
     same_subject,
     subject_of,
+    text_fault,
 )
 from lamassu.kernel.x509.pem import ders_of, pem_of
 from lamassu.kernel.x509.serials import new_serial_number, serial_hex, serial_int
@@ -73,10 +74,20 @@ def test_names_match_but_for_case_and_spacing() -> None:
     assert same_subject(FULL, other)
     assert not same_subject(FULL, Subject("device 2"))
     assert prepared("dev\u00adice\u200b\u00a01") == "device 1"
+    for unseen in "\u034f\ufe0f\u3164\uffa0\u2800\u180e\U000e0100":
+        assert prepared(f"dev{unseen}ice 1{unseen}") == "device 1"
     assert same_name(name_of(Subject("A  b")), name_of(Subject("a B")))
     assert not same_name(name_of(Subject("a")), name_of(Subject("a", "b")))
     reordered = x509.Name(list(reversed(list(name_of(FULL)))))
     assert not same_name(name_of(FULL), reordered)
+
+
+def test_what_nobody_sees_or_what_moves_text_is_no_name() -> None:
+    for nothing in ("", " ", "\u200b", "\u3164 \u2800"):
+        assert text_fault(nothing, 64) == "is empty"
+    for command in "\n\x1b\x9b\u2028\u2029\u202e\u2066\u200f\x00":
+        assert text_fault(f"dev{command}1", 64) == "has a control character"
+    assert text_fault("Gerät 1 من\u200cزل", 64) is None, "joiners are spelling in some scripts"
 
 
 def test_serial_numbers_are_random_and_spelt_one_way() -> None:

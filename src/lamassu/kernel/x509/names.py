@@ -50,6 +50,28 @@ _UPPER_BOUNDS = {oid: bound for _, oid, bound in _ATTRIBUTES} | {
 _OTHER_BOUND = 1024
 _MOST_ATTRIBUTES = 32
 
+# What moves text about in a terminal, a page or a log: controls, halves of characters, line and
+# paragraph separators, and what turns the direction of reading (Unicode's Bidi_Control).
+_COMMANDS = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# What nobody sees though its category does not say so: RFC 4518 §2.2 and Unicode's
+# Default_Ignorable_Code_Point, the Hangul fillers and the empty Braille pattern.
+_UNSEEN = frozenset(
+    chr(code)
+    for first, last in (
+        (0x034F, 0x034F),
+        (0x115F, 0x1160),
+        (0x17B4, 0x17B5),
+        (0x180B, 0x180F),
+        (0x2800, 0x2800),
+        (0x3164, 0x3164),
+        (0xFE00, 0xFE0F),
+        (0xFFFC, 0xFFFC),
+        (0xE0100, 0xE01EF),
+    )
+    for code in range(first, last + 1)
+)
+
 
 def subject_of(name: x509.Name) -> Subject:
     """The first value of each of the six attributes; others are passed over."""
@@ -88,11 +110,13 @@ def name_of(subject: Subject) -> x509.Name:
 
 def text_fault(value: str, bound: int) -> str | None:
     """What is wrong with an attribute's value, in words that follow its name; or `None`."""
-    if not value.strip():
+    if not prepared(value):
         return "is empty"
     if len(value) > bound:
         return f"is longer than {bound} characters"
-    if any(unicodedata.category(c) in {"Cc", "Cs"} for c in value):
+    if value.isascii() and value.isprintable():
+        return None
+    if any(unicodedata.category(c) in _COMMANDS or c in _TURNS for c in value):
         return "has a control character"
     return None
 
@@ -123,7 +147,7 @@ def prepared(text: str) -> str:
     mapped = "".join(
         c
         for c in unicodedata.normalize("NFKC", text)
-        if c.isspace() or unicodedata.category(c) not in {"Cf", "Cc"}
+        if c.isspace() or (unicodedata.category(c) not in {"Cf", "Cc"} and c not in _UNSEEN)
     )
     return " ".join(unicodedata.normalize("NFKC", mapped.casefold()).split())
 
