@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import ipaddress
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lamassu.kernel.clock import SystemClock
 from lamassu.kernel.errors import NotFound
@@ -103,6 +105,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         clock=clock,
         validation_urls=settings.va.public_urls,
         default_profile_id=settings.dms.issuance_profile,
+        own_hosts=own_hosts((*settings.server.public_urls, *settings.va.public_urls)),
     )
     va = VaService(storage=VaStorage(database), authorities=ca, keys=kms, clock=clock)
     ca.revocations = va
@@ -139,6 +142,19 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         dms=dms,
         alerts=alerts,
     )
+
+
+def own_hosts(urls: Sequence[str]) -> frozenset[str]:
+    """The hosts in the platform's public URLs, but for loopback, which is every host's own."""
+    hosts = {(urlsplit(url).hostname or "").rstrip(".") for url in urls}
+    return frozenset(host for host in hosts if host and not _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _open_kms(

@@ -47,6 +47,7 @@ async def world(
         clock=clock,
         validation_urls=["http://pki.test:8080"],
         revocations=va,
+        own_hosts=["pki.test", "192.0.2.7"],
     )
 
     async def authenticate(peer: Peer) -> Principal | None:

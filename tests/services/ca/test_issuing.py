@@ -189,7 +189,41 @@ async def test_a_platform_name_is_refused(world: World) -> None:
                 await world.issue(**wish)
             assert refusal.value.code == "platform_name"
 
+    own = (
+        x509.DNSName("pki.test"),
+        x509.DNSName("PKI.test."),
+        x509.DNSName("*.test"),
+        x509.IPAddress(ip_address("192.0.2.7")),
+    )
+    for host in own:
+        with pytest.raises(RuleViolation) as refusal:
+            await world.issue(csr_der=csr(extensions=[x509.SubjectAlternativeName([host])]))
+        assert refusal.value.code == "platform_name"
+
     assert await world.count() == before
+
+
+async def test_a_name_that_two_readers_read_differently_is_refused(world: World) -> None:
+    """A NUL, a blank or nothing at all in an alternative name; an address of odd length."""
+    await world.hierarchy()
+
+    texts = (b"", b"a\0b", b"a b", b"a\n", "é".encode(), b"\x7f")
+    names = [(tag, text) for tag in (0x81, 0x82, 0x86) for text in texts]
+    for tag, value in [*names, (0x87, b"\x0a\0\0"), (0x87, b"")]:
+        name = bytes((tag, len(value))) + value
+        with pytest.raises(RuleViolation) as refusal:
+            await world.issue(san_der=bytes((0x30, len(name))) + name)
+        assert refusal.value.code == "san_malformed", (tag, value)
+
+    fine = x509.SubjectAlternativeName(
+        [
+            x509.DNSName("*.other.test"),
+            x509.DNSName("sub.pki.test"),
+            x509.UniformResourceIdentifier("urn:dev:1"),
+            x509.IPAddress(ip_address("2001:db8::7")),
+        ]
+    )
+    assert await world.issue(csr_der=csr(extensions=[fine]))
 
 
 async def test_a_profile_for_cas_certifies_no_device(world: World) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Collection
+
 from cryptography import x509
 
 from lamassu.kernel.errors import Malformed, RuleViolation
@@ -10,10 +13,11 @@ from lamassu.kernel.x509.csr import CertificateRequest
 from lamassu.kernel.x509.names import Subject, name_of
 from lamassu.services.ca.contract import IssuanceProfile
 
-_URI = 0x86
-# rfc822Name, dNSName, uniformResourceIdentifier, iPAddress, registeredID; otherName and
-# directoryName are constructed (RFC 5280 §4.2.1.6).
-_GENERAL_NAMES = frozenset({0x81, 0x82, _URI, 0x87, 0x88, 0xA0, 0xA4})
+_DNS, _URI, _IP = 0x82, 0x86, 0x87
+_IA5_STRINGS = frozenset({0x81, _DNS, _URI})  # rfc822Name is the third
+# registeredID beside them; otherName and directoryName are constructed (RFC 5280 §4.2.1.6).
+_GENERAL_NAMES = _IA5_STRINGS | {_IP, 0x88, 0xA0, 0xA4}
+_IP_LENGTHS = (4, 16)
 _PLATFORM_SCHEME = b"lamassu:"
 
 # A CSR's frame around a name: the library reads names only where they stand in something.
@@ -88,31 +92,57 @@ def check_named(name: x509.Name, san_der: bytes | None) -> None:
         )
 
 
-def check_alternative_names(san_der: bytes) -> None:
+def check_alternative_names(san_der: bytes, *, own_hosts: Collection[str] = ()) -> None:
     """Judge a subjectAltName value that came from outside (security rule 12).
 
-    Raises `RuleViolation`: `platform_name` for a URI by which the platform's own principals
-    are known, `san_malformed` for what is no list of general names.
+    `own_hosts` are the names and addresses of the platform's own listeners, in lower case.
+    Raises `RuleViolation`: `platform_name` for one of these, and for a URI by which the
+    platform's own principals are known; `san_malformed` for what is no list of general names,
+    or has one that programs would read in different ways (a NUL cuts it short for some).
     """
-    try:
-        sequence = der.sole_element(san_der)
-        names = der.children(san_der, sequence) if sequence.tag == der.SEQUENCE else []
-    except Malformed:
-        names = []
-    if not names or any(name.tag not in _GENERAL_NAMES for name in names):
-        raise RuleViolation(
-            "the subject alternative names cannot be read or are of a kind that is not issued",
-            code="san_malformed",
-            field="csr",
-        )
-    for name in names:
-        if name.tag == _URI and _is_platform_uri(san_der[name.value : name.end]):
+    names = _general_names(san_der)
+    values = [(name.tag, san_der[name.value : name.end]) for name in names]
+    for tag, value in values:
+        if tag == _URI and value.strip().lower().startswith(_PLATFORM_SCHEME):
             raise RuleViolation(
                 "URIs of the scheme lamassu name the platform's own principals and are not issued",
                 code="platform_name",
                 field="csr",
             )
+    if not values or not all(_is_sound(tag, value) for tag, value in values):
+        raise RuleViolation(
+            "the subject alternative names cannot be read or are of a kind that is not issued",
+            code="san_malformed",
+            field="csr",
+        )
+    if any(_is_own_host(tag, value, own_hosts) for tag, value in values):
+        raise RuleViolation(
+            "a subject alternative name is the platform's own and is not issued",
+            code="platform_name",
+            field="csr",
+        )
 
 
-def _is_platform_uri(uri: bytes) -> bool:
-    return uri.strip().lower().startswith(_PLATFORM_SCHEME)
+def _general_names(san_der: bytes) -> list[der.Element]:
+    try:
+        sequence = der.sole_element(san_der)
+        return der.children(san_der, sequence) if sequence.tag == der.SEQUENCE else []
+    except Malformed:
+        return []
+
+
+def _is_sound(tag: int, value: bytes) -> bool:
+    if tag in _IA5_STRINGS:
+        return bool(value) and all(0x21 <= octet <= 0x7E for octet in value)
+    return tag in _GENERAL_NAMES and (tag != _IP or len(value) in _IP_LENGTHS)
+
+
+def _is_own_host(tag: int, value: bytes, own_hosts: Collection[str]) -> bool:
+    if tag == _IP:
+        return str(ipaddress.ip_address(value)) in own_hosts
+    if tag != _DNS:
+        return False
+    name = value.decode("ascii").lower().rstrip(".")
+    if name.startswith("*."):
+        return any(host.partition(".")[2] == name[2:] for host in own_hosts)
+    return name in own_hosts

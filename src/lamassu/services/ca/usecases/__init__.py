@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from lamassu.kernel.clock import Clock
@@ -64,10 +64,13 @@ class CaService:
         validation_urls: Sequence[str] = (),
         revocations: RevocationListener | None = None,
         default_profile_id: str = "",
+        own_hosts: Collection[str] = (),
     ) -> None:
         """`validation_urls` are bases such as `http://pki.example:8080`, under which OCSP, CRLs
         and CA certificates are found. `revocations` may be set later (the VA needs the CA
         first). `default_profile_id` is for CAs made in the seed's spelling without a profile.
+        `own_hosts`, lower-case names and addresses of the platform itself, are certified for
+        nobody who asks by a CSR.
         """
         self.revocations = revocations
         # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
@@ -80,6 +83,7 @@ class CaService:
             keys=keys,
             clock=clock,
             contexts=IssuingContexts(storage, validation_urls),
+            own_hosts=own_hosts,
         )
         self._creation = CaCreation(
             store=storage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from functools import lru_cache
 
@@ -57,12 +58,20 @@ class CertificateIssuing:
     """The hot path of the platform."""
 
     def __init__(
-        self, *, store: CaStore, keys: Keys, clock: Clock, contexts: IssuingContexts
+        self,
+        *,
+        store: CaStore,
+        keys: Keys,
+        clock: Clock,
+        contexts: IssuingContexts,
+        own_hosts: Collection[str],
     ) -> None:
+        """`own_hosts` are the platform's own names, which no request is granted."""
         self._store = store
         self._keys = keys
         self._clock = clock
         self._contexts = contexts
+        self._own_hosts = frozenset(own_hosts)
 
     async def issue(self, request: IssueRequest) -> Issued:
         """See `Authorities.issue`."""
@@ -78,7 +87,7 @@ class CertificateIssuing:
             fresh = True
             now = self._clock.now()
             try:
-                draft = _draft(context, request, csr, now)
+                draft = _draft(context, request, csr, now, own_hosts=self._own_hosts)
             except LamassuError:
                 if context.fresh:
                     raise
@@ -152,7 +161,12 @@ def _verified(request: IssueRequest) -> CertificateRequest:
 
 
 def _draft(
-    context: IssuingContext, request: IssueRequest, csr: CertificateRequest, now: datetime
+    context: IssuingContext,
+    request: IssueRequest,
+    csr: CertificateRequest,
+    now: datetime,
+    *,
+    own_hosts: Collection[str],
 ) -> CertificateTemplate:
     """The certificate to sign, if all rules allow it."""
     issuer, profile = context.issuer, context.profile
@@ -178,7 +192,7 @@ def _draft(
         issuer.key_identifier,
     ]
     if san_der is not None:
-        check_alternative_names(san_der)
+        check_alternative_names(san_der, own_hosts=own_hosts)
         extensions.append(alternative_names(san_der, subject_is_empty=not name.rdns))
     extensions.extend(issuer.publication_under(profile))
     return CertificateTemplate(
