@@ -11,8 +11,9 @@ from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import JournalReport, verify_journal
 from lamassu.wiring.founding import KeyType
 from lamassu.wiring.installing import Plan, install, store_credential
+from lamassu.wiring.listening import Listen, Running
 from lamassu.wiring.platform import AUDIT_KEY, Platform, opened
-from lamassu.wiring.serving import Listen, Running, serving
+from lamassu.wiring.serving import serving
 
 __all__ = [
     "KeyType",

@@ -1,0 +1,57 @@
+"""What the platform does by itself: cascades of revocation, fresh CRLs, the reaper."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from lamassu.kernel.clock import SystemClock
+from lamassu.kernel.errors import LamassuError
+from lamassu.wiring.platform import Platform
+
+JOB_INTERVAL = 60.0  # seconds
+
+log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def running_jobs(platform: Platform) -> AsyncIterator[None]:
+    """Cascades as they come; refresh of CRLs and the reaper each minute."""
+    clock = SystemClock()
+
+    async def refresh() -> object:
+        return await platform.va.refresh_due(clock.now())
+
+    async def every_minute() -> None:
+        while True:
+            await _attempt("refresh_crls", refresh)
+            await _attempt("reap_unbound", platform.dms.reap)
+            await asyncio.sleep(JOB_INTERVAL)
+
+    async def cascades() -> None:
+        while True:
+            await _attempt("revoke_cascades", platform.ca.run_jobs)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(platform.ca.jobs_pending.wait(), JOB_INTERVAL)
+            platform.ca.jobs_pending.clear()
+
+    tasks = [asyncio.create_task(every_minute()), asyncio.create_task(cascades())]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _attempt(name: str, job: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await job()
+    except LamassuError as error:
+        log.warning("job_failed", job=name, reason=error.text)
+    except Exception:
+        # The next round tries again; a job must not end the platform.
+        log.exception("job_failed", job=name)
