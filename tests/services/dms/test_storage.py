@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -144,9 +145,22 @@ async def test_the_first_use_of_a_bootstrap_certificate_stands(store: DmsStorage
     async with store.unit() as unit:
         await unit.release_bootstrap(use("nobody"))
     assert await store.find_bootstrap_use("issuer", "0a") == claims[0]
+    again = replace(claims[0], at=AT + timedelta(seconds=1))
     async with store.unit() as unit:
-        assert not await unit.release_bootstrap(claims[0]), "others met it: it stays"
+        assert await unit.claim_bootstrap(again) == claims[0]
+    async with store.unit() as unit:
+        assert not await unit.release_bootstrap(claims[0]), "another request relies on it"
     assert await store.find_bootstrap_use("issuer", "0a") == claims[0]
+
+
+async def test_a_use_that_was_none_for_another_device_can_be_taken_back(store: DmsStorage) -> None:
+    use = BootstrapUse("issuer", "0c", "fleet", "dev-1", AT)
+    async with store.unit() as unit:
+        await unit.claim_bootstrap(use)
+        for other in (replace(use, device_id="dev-2"), replace(use, dms_id="other")):
+            assert await unit.claim_bootstrap(other) == use
+    async with store.unit() as unit:
+        assert await unit.release_bootstrap(use)
 
 
 async def test_a_use_that_nobody_else_met_can_be_taken_back(store: DmsStorage) -> None:

@@ -110,8 +110,9 @@ class DmsUnitOnDatabase:
         await self._connection.execute(dmss.delete().where(dmss.c.id == dms_id))
 
     async def claim_bootstrap(self, use: BootstrapUse) -> BootstrapUse:
-        """The first use of a certificate is the one that stands. Whoever meets it there marks
-        it: the request that made it cannot take it back from under the other one."""
+        """The first use of a certificate is the one that stands. Who meets it there and relies
+        on it marks it: the request that made it cannot take it back from under the other one.
+        For another device it is spent, and that refusal leaves no mark."""
         await self._connection.execute(
             _upsert(self._connection, bootstrap_uses)
             .values(
@@ -125,6 +126,8 @@ class DmsUnitOnDatabase:
             .on_conflict_do_update(
                 index_elements=[bootstrap_uses.c.issuer_sha256, bootstrap_uses.c.serial_number],
                 set_={"contested": True},
+                where=(bootstrap_uses.c.dms_id == use.dms_id)
+                & (bootstrap_uses.c.device_id == use.device_id),
             )
         )
         standing = await _find_use(self._connection, use.issuer_sha256, use.serial_number)
