@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,9 +27,9 @@ _DEADLINE = 30.0
 class Footprint:
     """Of one installation at one moment.
 
-    `tables`: rows and a digest of their content, of every table. `records`: per service, how
-    many events and audit records there are, whether or not they have a place in the journal.
-    `files`: names and sizes below the keystore.
+    `tables`: rows and a digest of their content, of every table. `records`: how many events and
+    audit records each service has, whether or not they have a place in the journal. `files`:
+    names and sizes below the keystore.
     """
 
     tables: Mapping[str, tuple[int, str]]
@@ -51,7 +52,7 @@ class Footprint:
         """What is not as it was; a line for each."""
         kinds = (
             ("table", self.tables, later.tables),
-            ("records of", self.records, later.records),
+            ("records", self.records, later.records),
             ("file", self.files, later.files),
         )
         return [
@@ -88,12 +89,20 @@ class Watched:
             time.sleep(0.05)
 
     @contextmanager
-    def nothing_stored(self) -> Iterator[None]:
-        """The block must leave no row, event, audit record or key behind, nor change one."""
+    def nothing_stored(self, *, audited: str = "") -> Iterator[None]:
+        """The block must leave no row, event, audit record or key behind, nor change one.
+
+        `audited` names the service whose trail alone is to tell of it.
+        """
         before = self.footprint()
         yield
-        changes = before.changes(self.footprint())
+        after = self.footprint()
+        trail = f"records {audited} audit"
+        changes = [line for line in before.changes(after) if not line.startswith(f"{trail}:")]
         assert not changes, "\n".join(changes)
+        if audited:
+            key = f"{audited} audit"
+            assert after.records.get(key, 0) > before.records.get(key, 0), "the trail is silent"
 
 
 def _of_sqlite(path: Path) -> tuple[dict[str, tuple[int, str]], dict[str, int]]:
@@ -111,13 +120,12 @@ def _of_sqlite(path: Path) -> tuple[dict[str, tuple[int, str]], dict[str, int]]:
             for name in names
             if not name.endswith(_RELAY)
         }
-        records = {
-            service: sum(
-                connection.execute(f"SELECT count(*) FROM {service}_{table}").fetchone()[0]
-                for table in ("outbox", "journal")
-            )
-            for service in SERVICES
-        }
+        records: Counter[str] = Counter()
+        for service in SERVICES:
+            for table in ("outbox", "journal"):
+                kinds = f"SELECT kind, count(*) FROM {service}_{table} GROUP BY kind"
+                for kind, count in connection.execute(kinds):
+                    records[f"{service} {kind}"] += count
     finally:
         connection.close()
     return contents, records
@@ -136,8 +144,9 @@ async def _of_postgresql(url: str) -> tuple[dict[str, tuple[int, str]], dict[str
             if not table.endswith(_RELAY)
         ]
         records = [
-            f"SELECT 'records {service}', (SELECT count(*) FROM {service}.{service}_outbox)"
-            f" + (SELECT count(*) FROM {service}.{service}_journal), ''"
+            f"SELECT '{service} ' || kind, count(*), '' FROM (SELECT kind FROM"
+            f" {service}.{service}_outbox UNION ALL SELECT kind FROM {service}.{service}_journal) r"
+            " GROUP BY kind"
             for service in SERVICES
         ]
         # one statement sees one moment
@@ -145,7 +154,7 @@ async def _of_postgresql(url: str) -> tuple[dict[str, tuple[int, str]], dict[str
     finally:
         await connection.close()
     tables = {name: (count, digest) for name, count, digest in found if " " not in name}
-    counts = {name.split(" ")[1]: count for name, count, _ in found if " " in name}
+    counts = {name: count for name, count, _ in found if " " in name}
     return tables, counts
 
 
