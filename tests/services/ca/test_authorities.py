@@ -175,7 +175,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"subject": {"common_name": 7}}, 400, "wrong_type"),
     ({"parent_id": "none"}, 404, "ca_not_found"),
     ({"profile_id": "none"}, 404, "profile_not_found"),
-    ({"profile_id": None}, 400, "field_missing"),
+    ({"profile_id": None}, 400, "missing_field"),
     ({"profile_id": "for-cas"}, 400, "profile_signs_as_ca"),
     ({"ca_issuance_profile_id": "device"}, 400, "profile_not_for_cas"),
     ({"ca_issuance_profile_id": "none"}, 404, "profile_not_found"),
@@ -186,8 +186,8 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"key_metadata": {"type": "RSA", "bits": 1024}}, 400, "key_not_supported"),
     ({"key_metadata": {"type": "ecdsa", "bits": 256}}, 400, "key_not_supported"),
     ({"key_metadata": {"type": "ECDSA", "bits": "256"}}, 400, "wrong_type"),
-    ({"ca_expiration": None}, 400, "field_missing"),
-    ({"ca_expiration": {"type": "Duration"}}, 400, "field_missing"),
+    ({"ca_expiration": None}, 400, "missing_field"),
+    ({"ca_expiration": {"type": "Duration"}}, 400, "missing_field"),
     ({"ca_expiration": {"type": "Never", "duration": "1y"}}, 400, "invalid_value"),
     ({"ca_expiration": {"type": "Duration", "duration": "-1y"}}, 400, "validity_out_of_range"),
     ({"ca_expiration": {"type": "Duration", "duration": "999y"}}, 400, "invalid_duration"),
@@ -253,9 +253,16 @@ async def test_no_existing_key_becomes_a_cas(world: World) -> None:
         name="mine",
         caller=ALICE,
     )
+    platforms = await world.kms.generate(
+        KeySpec(KeyAlgorithm.ECDSA, 256),
+        purpose=KeyPurpose.PLATFORM,
+        name="ours",
+        caller=ALICE,
+    )
     before = await world.count()
 
-    for key_id, status in ((root.key_id, 403), (general.key_id, 403), ("none", 404)):
+    keys = ((root.key_id, 403), (general.key_id, 403), (platforms.key_id, 404), ("none", 404))
+    for key_id, status in keys:
         key = {"key_id": key_id, "type": "ECDSA", "bits": 256}
         answer = await world.api.post("/v1/cas", json=body(key_metadata=key))
         assert answer.status_code == status, answer.text

@@ -135,7 +135,7 @@ class CaCreation:
             validity = roles.own.validity
         if not is_set(validity):
             raise RuleViolation(
-                "struct validation error", code="field_missing", field="ca_expiration"
+                "struct validation error", code="missing_field", field="ca_expiration"
             )
         not_after = end_of(validity, now, field="ca_expiration")
         if parent is not None:
@@ -189,8 +189,10 @@ class CaCreation:
         return issuer_of(authority, self._validation_urls)
 
     async def _refuse_existing_key(self, key_id: str) -> None:
-        """A CA's key is made for it alone (security rule 9). Raises `NotFound`, `Forbidden`."""
-        if await self._keys.find(key_id) is None:
+        """A CA's key is made for it alone (security rule 9). Raises `NotFound`, also for the
+        platform's own keys, which nobody learns of (decision 2), and `Forbidden`."""
+        key = await self._keys.find(key_id)
+        if key is None or key.purpose not in (KeyPurpose.CA, KeyPurpose.GENERAL):
             raise NotFound("key not found", code="key_not_found", field="key_metadata.key_id")
         raise Forbidden(
             "a CA's key is made for it alone; leave key_id out",
