@@ -172,6 +172,7 @@ EST = "settings.enrollment_settings.est_rfc7030_settings"
         ("settings.enrollment_settings.protocol", "CMP", "invalid_value", None),
         ("settings.enrollment_settings.registration_mode", "AUTO", "invalid_value", None),
         ("settings.enrollment_settings.enrollment_ca", "nowhere", "ca_not_found", None),
+        ("settings.enrollment_settings.enrollment_ca", "bootstrap-ca", "bootstrap_ca", None),
         ("settings.enrollment_settings.enable_replaceable_enrollment", "yes", "wrong_type", None),
         (f"{EST}.auth_mode", "PASSWORD", "invalid_value", f"{EST}.auth_mode"),
         (f"{EST}.auth_mode", "NO_AUTH", "no_auth_in_production", f"{EST}.auth_mode"),

@@ -129,6 +129,21 @@ async def test_cacerts_adds_managed_cas_once_and_never_a_bootstrap_ca(world: Wor
     assert set(narrow) == ders("other-ca", "root-ca")
 
 
+async def test_cacerts_ends_a_path_before_a_bootstrap_ca(world: World) -> None:
+    from lamassu.services.dms.model.settings import CaDistributionSettings
+    from tests.services.dms.authorities import ca_certificate
+
+    below = ca_certificate("line-ca", issuer=world.made["bootstrap-ca"], clock=world.clock)
+    world.authorities.add_ca("line-ca", below, parent="bootstrap-ca")
+    settings = CaDistributionSettings(managed_cas=("line-ca",))
+    await world.dms("line", ca_distribution=settings)
+
+    answer = await Est(world).get("line/cacerts")
+
+    made = world.made
+    assert set(certificates_in(answer)) == {made["fleet-ca"].der, made["root-ca"].der, below.der}
+
+
 async def test_csrattrs_asks_for_nothing(world: World, est: Est) -> None:
     assert (await est.get("fleet/csrattrs")).status_code == 204
     assert told(await est.get("nowhere/csrattrs")) == (404, "dms_not_found")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from lamassu.kernel.errors import NotFound
 from lamassu.services.ca.contract import Authorities
 from lamassu.services.dms.model.defaults import DmsDefaults
@@ -25,8 +27,9 @@ async def distribute_cas(
     } - issuing.keys()
     managed: dict[str, bytes] = {}
     for ca_id in settings.ca_distribution.managed_cas:
-        if ca_id not in barred:
-            managed |= await _path(ca_id, authorities)
+        # a path ends before a bootstrap CA: whoever stands above that one vouches for it
+        path = await _path(ca_id, authorities)
+        managed |= takewhile(lambda ca: ca[0] not in barred, path.items())
     if managed and not settings.ca_distribution.include_enrollment_ca:
         issuing = {}
     return list(dict.fromkeys((*issuing.values(), *managed.values())))

@@ -66,6 +66,13 @@ class SettingsJudge:
 
     async def _check_cas(self, settings: DmsSettings) -> None:
         enrollment, reenrollment = settings.enrollment, settings.reenrollment
+        if enrollment.enrollment_ca in self._defaults.reserved_cas:
+            raise RuleViolation(
+                f"{enrollment.enrollment_ca} issues bootstrap certificates: a device that it"
+                " certified could let others in; name another CA",
+                code="bootstrap_ca",
+                field="settings.enrollment_settings.enrollment_ca",
+            )
         certificates = enrollment.authentication.client_certificate
         again = reenrollment.authentication.client_certificate
         named = (
