@@ -3,6 +3,7 @@
 from lamassu.platform.database.database import Database
 from lamassu.platform.database.dialect import Dialect
 from lamassu.platform.database.migrate import migrate
+from lamassu.platform.database.prepared import Prepared
 from lamassu.platform.database.records import RecordWriter
 from lamassu.platform.database.services import SERVICES
 from lamassu.platform.database.settings import DatabaseSettings, ServiceUser
@@ -13,6 +14,7 @@ __all__ = [
     "Database",
     "DatabaseSettings",
     "Dialect",
+    "Prepared",
     "RecordWriter",
     "ServiceUser",
     "Unit",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
 import structlog
 from sqlalchemy import insert, select
@@ -19,10 +20,11 @@ from lamassu.platform.database.failures import translated
 from lamassu.platform.database.journal_tables import tables
 from lamassu.platform.database.migrate import check_revision, migrate
 from lamassu.platform.database.postgresql import PostgresqlStore
-from lamassu.platform.database.records import RecordWriter, Stamped
+from lamassu.platform.database.prepared import Prepared, Values
+from lamassu.platform.database.records import RecordRow, RecordWriter, Stamped
 from lamassu.platform.database.settings import DatabaseSettings
 from lamassu.platform.database.sqlite import SqliteStore
-from lamassu.platform.database.unit import Unit
+from lamassu.platform.database.unit import Session, Unit
 
 log = structlog.get_logger(__name__)
 
@@ -30,12 +32,16 @@ log = structlog.get_logger(__name__)
 class Store(Protocol):
     """What differs between the databases."""
 
-    def transaction(self, service: str) -> AbstractAsyncContextManager[AsyncConnection]:
+    def transaction(self, service: str) -> AbstractAsyncContextManager[Session]:
         """A transaction that commits at the end, or rolls back on an error."""
         ...
 
     def reading(self, service: str) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection that sees what was committed."""
+        ...
+
+    async def fetch(self, service: str, statement: Prepared, values: Values) -> Sequence[Any]:
+        """The rows of one statement, that sees what was committed."""
         ...
 
     async def check(self) -> None:
@@ -114,12 +120,12 @@ class Database:
         stamped: Stamped | None = None
         committed = False
         try:
-            async with self._store.transaction(service) as connection:
-                unit = Unit(service, connection)
+            async with self._store.transaction(service) as session:
+                unit = Unit(service, session)
                 yield unit
                 if unit.records:
                     stamped = self.writer.stamp(service, unit.records, self.clock.now())
-                    await _write(connection, stamped)
+                    await _write(session, stamped)
             committed = True
         except SQLAlchemyError as error:
             raise translated(error) or error from error
@@ -136,6 +142,13 @@ class Database:
         try:
             async with self._store.reading(service) as connection:
                 yield connection
+        except SQLAlchemyError as error:
+            raise translated(error) or error from error
+
+    async def fetch(self, service: str, statement: Prepared, values: Values) -> Sequence[Any]:
+        """The rows of one prepared statement, in committed state."""
+        try:
+            return await self._store.fetch(service, statement, values)
         except SQLAlchemyError as error:
             raise translated(error) or error from error
 
@@ -173,15 +186,20 @@ class Database:
         stamped = self.writer.closing(service, self.clock.now())
         if stamped is None:
             return
-        async with self._store.transaction(service) as connection:
-            await _write(connection, stamped)
+        async with self._store.transaction(service) as session:
+            await _write(session, stamped)
 
     def _announce(self, service: str) -> None:
         for listener in self._listeners:
             listener(service)
 
 
-async def _write(connection: AsyncConnection, stamped: Stamped) -> None:
-    """One statement for all records of a unit."""
-    outbox = tables(stamped.service).outbox
-    await connection.execute(insert(outbox), list(stamped.rows))
+async def _write(session: Session, stamped: Stamped) -> None:
+    """All records of a unit in one go."""
+    await session.run_each(_outbox_insert(stamped.service), stamped.rows)
+
+
+@cache
+def _outbox_insert(service: str) -> Prepared:
+    statement = insert(tables(service).outbox).inline()
+    return Prepared(statement, columns=list(RecordRow.__annotations__))

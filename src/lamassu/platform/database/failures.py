@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+
+import asyncpg
 import structlog
 from sqlalchemy import event, exc
 from sqlalchemy.engine import ExceptionContext
@@ -86,12 +89,42 @@ def _breach(code: str) -> Conflict | None:
 
 def _refused_by_driver(error: exc.DBAPIError) -> bool:
     """asyncpg refuses what it cannot encode with an error that is also a `ValueError`."""
-    return error.orig is not None and isinstance(error.orig.__cause__, ValueError)
+    return isinstance(error.orig, ValueError) or (
+        error.orig is not None and isinstance(error.orig.__cause__, ValueError)
+    )
 
 
 def _stale(error: exc.DBAPIError) -> bool:
     """A prepared statement that a migration made invalid: the next try prepares it anew."""
     return "InvalidCachedStatement" in type(error.orig).__name__
+
+
+def named(error: Exception) -> Exception:
+    """What SQLAlchemy's execution would have raised for what a driver raised."""
+    kind: type[exc.DBAPIError]
+    if isinstance(error, sqlite3.IntegrityError | asyncpg.IntegrityConstraintViolationError):
+        kind = exc.IntegrityError
+    elif isinstance(error, sqlite3.OperationalError):
+        kind = exc.OperationalError
+    elif isinstance(error, sqlite3.Error | asyncpg.PostgresError):
+        kind = exc.DBAPIError
+    elif isinstance(error, asyncpg.InternalClientError):  # the connection broke at this moment
+        kind = exc.InterfaceError
+    elif isinstance(error, asyncpg.InterfaceError):
+        kind = exc.DBAPIError if isinstance(error, ValueError) else exc.InterfaceError
+    else:
+        return _plain(error) or error
+    return kind(None, None, error, hide_parameters=True)
+
+
+def _plain(error: BaseException) -> LamassuError | None:
+    """A driver's use of Python's own errors, which would pass for faults of ours."""
+    if isinstance(error, UnicodeEncodeError | OverflowError):
+        return Malformed("a value is outside what can be stored")
+    if isinstance(error, OSError | TimeoutError):
+        log.warning("database_failure", error=repr(error))
+        return unavailable("the database does not answer; try again")
+    return None
 
 
 def name_raw_errors(engine: AsyncEngine) -> None:
@@ -104,10 +137,6 @@ def name_raw_errors(engine: AsyncEngine) -> None:
     @event.listens_for(engine.sync_engine, "handle_error")
     def _name(context: ExceptionContext) -> LamassuError | None:
         error = context.original_exception
-        if isinstance(error, UnicodeEncodeError | OverflowError):
-            return Malformed("a value is outside what can be stored")
         if isinstance(error, OSError | TimeoutError):
             context.is_disconnect = True
-            log.warning("database_failure", error=repr(error))
-            return unavailable("the database does not answer; try again")
-        return None
+        return _plain(error)

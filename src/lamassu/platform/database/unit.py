@@ -2,9 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Protocol
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.records import AuditRecord, Event
+from lamassu.platform.database.prepared import Prepared, Values
+
+
+class Session(Protocol):
+    """A connection of which the present transaction, or the present read, has sole use."""
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The same connection, for SQLAlchemy's statements."""
+        ...
+
+    async def fetch(self, statement: Prepared, values: Values) -> Sequence[Any]:
+        """Run it and return its rows. Raises SQLAlchemy's errors, as `connection` does."""
+        ...
+
+    async def run_each(self, statement: Prepared, rows: Sequence[Values]) -> None:
+        """Run it once for each of `rows`, in one go."""
+        ...
 
 
 class Unit:
@@ -14,12 +35,20 @@ class Unit:
     What is emitted and audited is written to the outbox at the end, in the same transaction.
     """
 
-    __slots__ = ("connection", "records", "service")
+    __slots__ = ("_session", "records", "service")
 
-    def __init__(self, service: str, connection: AsyncConnection) -> None:
+    def __init__(self, service: str, session: Session) -> None:
         self.service = service
-        self.connection = connection
         self.records: list[Event | AuditRecord] = []
+        self._session = session
+
+    @property
+    def connection(self) -> AsyncConnection:
+        return self._session.connection
+
+    async def fetch(self, statement: Prepared, values: Values) -> Sequence[Any]:
+        """The rows of a prepared statement. Raises SQLAlchemy's errors, as `connection` does."""
+        return await self._session.fetch(statement, values)
 
     def emit(self, event: Event) -> None:
         """Tell the others, once this transaction has committed."""
