@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import product
+from itertools import groupby, product
 
 import pytest
 from sqlalchemy import Row, insert, select
@@ -87,6 +87,19 @@ async def test_pages_are_the_sorted_list(database: Database) -> None:
             reverse=descending,
         )
         assert [row.id for row in listed] == [row["id"] for row in expected], (sort_by, descending)
+
+
+async def test_lists_of_texts_can_be_sorted_by(database: Database) -> None:
+    rows = some_items()
+    await fill(database, rows)
+    tags = {row["id"]: row["tags"] for row in rows}
+
+    for descending, size in product((False, True), (1, 7, 100)):
+        listed = [row.id for row in await whole(database, ListQuery(size, "tags", descending))]
+        assert sorted(listed) == sorted(tags)
+        runs = [key for key, _ in groupby(str(tags[row_id]) for row_id in listed)]
+        assert len(runs) == len(set(runs)), "equal lists stand together"
+        assert runs[-1 if descending else 0] == "None"
 
 
 async def ids(database: Database, field: str, operator: Operator, value: FilterValue) -> set[str]:

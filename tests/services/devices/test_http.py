@@ -342,7 +342,6 @@ SENSELESS_QUESTIONS = [
     "filter=status[ct]ACT",
     "filter=creation_timestamp[af]yesterday",
     "filter=identity[eq]x",
-    "sort_by=tags",
     "sort_by=secret",
     "bookmark=AAAA",
 ]

@@ -386,6 +386,7 @@ async def test_keys_are_listed_filtered_and_paged(api: httpx.AsyncClient) -> Non
         return [key["name"] for key in answer.json()["list"]]
 
     assert await names(sort_by="name", sort_mode="desc") == [f"key {n}" for n in (4, 3, 2, 1, 0)]
+    assert set((await names(sort_by="tags"))[:3]) == {"key 0", "key 2", "key 4"}
     assert await names(sort_by="creation_ts", page_size="2") == ["key 0", "key 1"]
     assert sorted(await names(filter="tags[contains]odd")) == ["key 1", "key 3"]
     assert await names(filter="name[eq]key 3") == ["key 3"]

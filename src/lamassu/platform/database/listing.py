@@ -20,6 +20,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     false,
     func,
     literal,
@@ -41,6 +42,7 @@ Position: TypeAlias = tuple[str | float | None, str]
 
 _SORT = "listing_sort"
 _KEY = "listing_key"
+_SORTED_CHARACTERS = 200  # of an array
 
 
 async def fetch_page(
@@ -58,7 +60,7 @@ async def fetch_page(
     `columns` lacks and `Malformed` for a value that the field cannot be compared with.
     """
     statement = filtered(connection, base, columns=columns, filters=query.filters)
-    sort = _column(columns, query.sort_by) if query.sort_by else key
+    sort = _sortable(_column(columns, query.sort_by)) if query.sort_by else key
     if query.after is not None:
         statement = statement.where(_beyond(sort, key, query.after, descending=query.descending))
     statement = (
@@ -98,6 +100,13 @@ def _column(columns: Mapping[str, Column], name: str) -> Column:
 
 
 # --- order and position ---------------------------------------------------------------------
+
+
+def _sortable(column: Column) -> Column:
+    """Arrays go by their text, as far as a bookmark carries it; the key settles the rest."""
+    if not isinstance(column.type, JsonDocument):
+        return column
+    return func.substr(cast(column, Text), 1, _SORTED_CHARACTERS, type_=Text())
 
 
 def _may_be_missing(column: Column) -> bool:

@@ -64,7 +64,7 @@ _TYPE_NUMBERS = {
     FieldType.JSON: 5,
 }
 _LIST_OPERATORS = frozenset({_O.IN, _O.IN_IC, _O.NIN, _O.NIN_IC})
-_SORTABLE = frozenset({FieldType.STRING, FieldType.DATE, FieldType.NUMBER, FieldType.ENUM})
+_SORTABLE = frozenset(FieldType) - {FieldType.JSON}
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
