@@ -114,6 +114,27 @@ async def test_a_bad_change_of_status_changes_nothing(world: World) -> None:
     assert not (await standing(world, issued.serial_number)).revoked
 
 
+async def test_certificates_are_found_by_when_they_were_revoked(world: World) -> None:
+    await world.hierarchy()
+    serials = [(await world.issue()).serial_number for _ in range(2)]
+    await put_status(world, serials[0], "REVOKED")
+
+    async def found(condition: str) -> set[str]:
+        query = {"filter": [f"revocation_timestamp{condition}", "is_ca[eq]false"]}
+        answer = await world.api.get("/v1/certificates", params=query)
+        return {each["serial_number"] for each in answer.json()["list"]}
+
+    # never is the zero time, on the wire and in filters
+    assert await found("[af]2000-01-01T00:00:00Z") == {serials[0]}
+    assert await found("[bf]2000-01-01T00:00:00Z") == {serials[1]}
+    assert await found(f"[eq]{ZERO_TIME}") == {serials[1]}
+    sort = {"sort_by": "revocation_timestamp", "sort_mode": "desc", "page_size": "1"}
+    first = (await world.api.get("/v1/certificates", params=sort)).json()
+    assert first["list"][0]["serial_number"] == serials[0]
+    rest = (await world.api.get("/v1/certificates", params={"bookmark": first["next"]})).json()
+    assert rest["list"][0]["revocation_timestamp"] == ZERO_TIME
+
+
 async def test_a_hold_is_released_and_leaves_no_trace(world: World) -> None:
     await world.hierarchy()
     serial_number = (await world.issue()).serial_number

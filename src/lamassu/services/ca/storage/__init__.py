@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
@@ -15,6 +15,7 @@ from lamassu.kernel.listing import ListQuery, Page
 from lamassu.kernel.x509.serials import serial_hex
 from lamassu.platform.database import Database
 from lamassu.platform.database.listing import fetch_page, filtered
+from lamassu.platform.database.types import UtcDateTime
 from lamassu.services.ca.contract import (
     Certificate,
     CertificateStatus,
@@ -37,6 +38,9 @@ from lamassu.services.ca.storage.transaction import AUTHORITIES, SqlCaTransactio
 
 SERVICE = "ca"
 _ACTIVE, _REVOKED = CertificateStatus.ACTIVE.value, CertificateStatus.REVOKED.value
+
+# what the wire shows of a certificate that was never revoked, and clients filter by
+_NEVER = literal(datetime(1, 1, 1, tzinfo=UTC), UtcDateTime())
 
 _CERTIFICATES: Select[Any] = select(*CERTIFICATE_COLUMNS)
 _own = certificates.alias("own")
@@ -322,7 +326,7 @@ def _certificate_columns(now: datetime) -> dict[str, ColumnElement[Any]]:
         "engine_id": c.engine_id,
         "valid_to": c.not_after,
         "valid_from": c.not_before,
-        "revocation_timestamp": c.revocation_time,
+        "revocation_timestamp": func.coalesce(c.revocation_time, _NEVER, type_=UtcDateTime()),
         "revocation_reason": c.revocation_reason,
         "extensions.key_usage": c.key_usage,
         "extensions.extended_key_usage": c.extended_key_usages,
