@@ -89,6 +89,39 @@ async def test_the_seeds_profile_is_taken(world: World) -> None:
     assert (again.status_code, again.json()["code"]) == (409, "profile_exists")
 
 
+async def test_what_the_originals_profile_lacks_survives_its_clients(world: World) -> None:
+    ours: dict[str, Any] = {
+        "minimum_validity": "1d",
+        "path_length": 1,
+        "ca_id": "production-ca",
+        "extensions": {
+            "authority_info_access": {
+                "ocsp_server": ["http://ocsp.example"],
+                "ca_issuers": ["http://ca.example"],
+            }
+        },
+        "crl_distribution_points": ["http://crl.example"],
+    }
+    created = (await world.api.post("/v1/profiles", json={**ORIGINAL, **ours})).json()
+    path = f"/v1/profiles/{created['id']}"
+
+    kept = await world.api.put(path, json={**ORIGINAL, "name": "Other"})
+
+    assert kept.status_code == 200, kept.text
+    assert kept.json() == created | {"name": "Other"}
+    nothing = {"minimum_validity": None, "path_length": None, "ca_id": "", "extensions": {}}
+    cleared = await world.api.put(
+        path,
+        json={
+            **ORIGINAL,
+            **nothing,
+            "extensions": {"authority_info_access": {}},
+            "crl_distribution_points": [],
+        },
+    )
+    assert not set(ours) & set(cleared.json()), cleared.text
+
+
 async def test_a_profile_in_use_stays(world: World) -> None:
     await world.hierarchy()
     before = await world.count()

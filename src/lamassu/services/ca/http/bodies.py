@@ -187,6 +187,16 @@ class ProfileBody(WireModel):
     extensions: ExtensionsBody = ExtensionsBody()
     crl_distribution_points: Urls = Field(default_factory=list)
 
+    def unsaid(self) -> list[str]:
+        """The fields of the value that the original's profile lacks and this body left out."""
+        said, in_extensions = self.model_fields_set, self.extensions.model_fields_set
+        kept = [name for name in ("minimum_validity", "path_length", "ca_id") if name not in said]
+        if "authority_info_access" not in in_extensions:
+            kept += ["ocsp_servers", "ca_issuers"]
+        if "crl_distribution_points" not in said | in_extensions:
+            kept.append("crl_distribution_points")
+        return kept
+
     def value(self) -> IssuanceProfile:
         access = self.extensions.authority_info_access
         points = self.crl_distribution_points or self.extensions.crl_distribution_points

@@ -89,8 +89,11 @@ class _Handlers:
 
     async def update(self, call: Call) -> Response:
         # the path names the profile, whatever id the body repeats
-        profile = replace(call.decoded(ProfileBody).value(), id=call.path["id"])
-        updated = await self._service.update_profile(profile, caller=call.caller)
+        body = call.decoded(ProfileBody)
+        profile = replace(body.value(), id=call.path["id"])
+        updated = await self._service.update_profile(
+            profile, kept=body.unsaid(), caller=call.caller
+        )
         return json_answer(profile_answer(updated))
 
     async def delete(self, call: Call) -> Response:

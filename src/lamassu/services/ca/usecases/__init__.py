@@ -222,8 +222,10 @@ class CaService:
     async def create_profile(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
         return await self._profiles.create(profile, caller=caller)
 
-    async def update_profile(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
-        return await self._profiles.update(profile, caller=caller)
+    async def update_profile(
+        self, profile: IssuanceProfile, *, kept: Collection[str] = (), caller: Caller
+    ) -> IssuanceProfile:
+        return await self._profiles.update(profile, kept=kept, caller=caller)
 
     async def delete_profile(self, profile_id: str, *, caller: Caller) -> None:
         await self._profiles.delete(profile_id, caller=caller)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from uuid import uuid4
 
@@ -47,14 +47,20 @@ class ProfileManagement:
             )
         return created
 
-    async def update(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
-        """Replace a profile. Raises `NotFound`, `RuleViolation`, `Conflict` when it would turn
-        the default of a CA into a profile for CAs (decision 16)."""
-        check_profile(profile, self._clock.now())
+    async def update(
+        self, profile: IssuanceProfile, *, kept: Collection[str], caller: Caller
+    ) -> IssuanceProfile:
+        """Replace a profile but for the fields `kept`, of which the client said nothing.
+
+        Raises `NotFound`, `RuleViolation`, `Conflict` when it would turn the default of a CA
+        into a profile for CAs (decision 16).
+        """
         async with self._store.unit() as transaction:
             previous = await transaction.lock_profile(profile.id)
             if previous is None:
                 raise profile_not_found()
+            profile = replace(profile, **{name: getattr(previous, name) for name in kept})
+            check_profile(profile, self._clock.now())
             if profile.sign_as_ca and not previous.sign_as_ca:
                 users = await transaction.cas_with_profile(profile.id)
                 if users:
