@@ -126,16 +126,58 @@ async def test_the_seeds_body_takes_configured_defaults(admin: Client) -> None:
     assert settings["reenrollment_settings"]["reenrollment_delta"] == "4w2d"
 
 
-async def test_single_use_survives_a_client_that_does_not_know_it(admin: Client) -> None:
-    body = (await admin("POST", DMS, SEED)).json()
-    est = body["settings"]["enrollment_settings"]["est_rfc7030_settings"]
-    del est["client_certificate_settings"]["single_use_bootstrap"]
+EXTRAS = {
+    "require_valid_chain": False,
+    "check_revocation": "if_available",
+    "single_use_bootstrap": True,
+}
 
-    await admin("PUT", f"{DMS}/production-dms", body)
 
-    kept = (await admin("GET", f"{DMS}/production-dms")).json()
-    est = kept["settings"]["enrollment_settings"]["est_rfc7030_settings"]
-    assert est["client_certificate_settings"]["single_use_bootstrap"] is True
+async def test_what_the_original_lacks_survives_a_client_that_does_not_know_it(
+    admin: Client,
+) -> None:
+    created = (await admin("POST", DMS, original())).json()
+    phases = ("enrollment_settings", "reenrollment_settings")
+    parts = [created["settings"][phase]["est_rfc7030_settings"] for phase in phases]
+    for part in parts:
+        part["client_certificate_settings"] |= EXTRAS
+    created["settings"]["renewal_policy"] = {
+        "renewal_window_days": 100,
+        "auto_renew_enabled": False,
+        "notification_days_before_expiry": [7],
+    }
+    stored = await admin("PUT", f"{DMS}/fleet", created)
+    assert (stored.status_code, stored.json()) == (200, created)
+
+    for part in parts:
+        for name in EXTRAS:
+            del part["client_certificate_settings"][name]
+    del created["settings"]["renewal_policy"]
+    kept = await admin("PUT", f"{DMS}/fleet", created)
+
+    assert (kept.status_code, kept.json()) == (200, stored.json())
+
+
+async def test_every_member_of_the_original_is_written_even_when_nothing_is_set(
+    admin: Client,
+) -> None:
+    settings = (await admin("POST", DMS, SEED)).json()["settings"]
+
+    for phase in ("enrollment_settings", "reenrollment_settings"):
+        assert settings[phase]["est_rfc7030_settings"]["external_webhook_settings"] == {
+            "name": "",
+            "url": "",
+            "method": "",
+            "config": {
+                "validate_server_cert": False,
+                "log_level": "",
+                "auth_mode": "",
+                "oidc": {"client_id": "", "client_secret": "", "well_known": ""},
+                "apikey": {"key": "", "header": ""},
+                "mtls": {"cert": "", "key": ""},
+            },
+        }
+    assert settings["server_keygen_settings"]["key"] == {"type": "0", "bits": 0}
 
 
 async def test_keys_are_read_in_any_case_and_null_as_absent(admin: Client) -> None:

@@ -27,7 +27,7 @@ from lamassu.services.devices.storage import DeviceStorage
 from lamassu.services.devices.usecases import DeviceService
 from lamassu.services.dms.contract import CsrPayload, EnrollmentRequest
 from lamassu.services.dms.model.defaults import DmsDefaults
-from lamassu.services.dms.model.dms import Dms, DmsDraft
+from lamassu.services.dms.model.dms import CertificateExtras, Dms, DmsDraft
 from lamassu.services.dms.model.settings import (
     ClientCertificateSettings,
     DmsSettings,
@@ -173,7 +173,9 @@ class World:
             id=dms_id,
             name=dms_id,
             settings=settings(**given),
-            single_use_bootstrap=given.get("single_use", False),
+            enrollment_extras=CertificateExtras(
+                single_use_bootstrap=given.get("single_use", False)
+            ),
         )
         return await self.service.create(draft, caller=ADMIN)
 

@@ -18,7 +18,7 @@ from lamassu.platform.http.wire import (
     WireTimeOrZero,
 )
 from lamassu.services.ca.contract import CryptoEnforcement, IssuanceProfile, Validity
-from lamassu.services.dms.model.dms import DmsDraft
+from lamassu.services.dms.model.dms import CertificateExtras, DmsDraft
 from lamassu.services.dms.model.settings import (
     AuthMode,
     CaDistributionSettings,
@@ -77,9 +77,18 @@ class ClientCertificateBody(WireModel):
     validation_cas: Ids = Field(default_factory=list)
     chain_level_validation: Bound = 0
     allow_expired: bool = False
-    require_valid_chain: bool = True
-    check_revocation: bool | Literal["if_available"] = True
+    # beyond the original; left out by clients that do not know them
+    require_valid_chain: bool | None = None
+    check_revocation: bool | Literal["if_available"] | None = None
     single_use_bootstrap: bool | None = None
+
+    def extras(self) -> CertificateExtras:
+        check = self.check_revocation
+        return CertificateExtras(
+            require_valid_chain=self.require_valid_chain,
+            check_revocation=None if check is None else _CHECKS[check],
+            single_use_bootstrap=self.single_use_bootstrap,
+        )
 
 
 class SeedAuthenticationBody(WireModel):
@@ -302,15 +311,19 @@ def draft_of(body: DmsBody, *, dms_id: str | None = None) -> DmsDraft:
     policy = _same(settings.renewal_policy, body.renewal_policy, field="settings.renewal_policy")
     enrollment = settings.enrollment_settings
     seed = _is_seed_spelling(enrollment)
-    est = enrollment.est_rfc7030_settings
-    certificate = _certificate_body(est, "settings.enrollment_settings.est_rfc7030_settings")
+    est, again = enrollment.est_rfc7030_settings, settings.reenrollment_settings
     return DmsDraft(
         id=identifier,
         name=body.name or (identifier if seed else ""),
         settings=_settings(settings, policy),
         metadata=body.metadata,
         seed_spelling=seed,
-        single_use_bootstrap=certificate.single_use_bootstrap,
+        enrollment_extras=_certificate_body(
+            est, "settings.enrollment_settings.est_rfc7030_settings"
+        ).extras(),
+        reenrollment_extras=_certificate_body(
+            again.est_rfc7030_settings, "settings.reenrollment_settings.est_rfc7030_settings"
+        ).extras(),
     )
 
 
@@ -410,9 +423,6 @@ def _authentication(body: EstBody, path: str) -> EstAuthentication:
             validation_cas=tuple(certificate.validation_cas),
             chain_level_validation=certificate.chain_level_validation,
             allow_expired=certificate.allow_expired,
-            require_valid_chain=certificate.require_valid_chain,
-            check_revocation=_CHECKS[certificate.check_revocation],
-            single_use_bootstrap=bool(certificate.single_use_bootstrap),
         ),
         external_webhook=None
         if webhook is None

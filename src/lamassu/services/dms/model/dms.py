@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from lamassu.kernel.records import Json
-from lamassu.services.dms.model.settings import DmsSettings
+from lamassu.services.dms.model.settings import DmsSettings, RevocationCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,24 @@ class Dms:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateExtras:
+    """What the original's `client_certificate_settings` have no members for.
+
+    `None` is what a client left out: those that do not know a setting write back without it.
+    """
+
+    require_valid_chain: bool | None = None
+    check_revocation: RevocationCheck | None = None
+    single_use_bootstrap: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DmsDraft:
     """A DMS as a client wrote it, before it was judged.
 
     `seed_spelling` marks the body of the seed, for which missing parts have configured
-    defaults and bootstrap certificates count as single use (decisions 17, 27). A `None`
-    single use keeps what is stored: clients that do not know the setting leave it out.
+    defaults and bootstrap certificates count as single use (decisions 17, 27). In the
+    original's spelling, what the extras leave out stays as it is stored.
     """
 
     id: str
@@ -36,7 +48,8 @@ class DmsDraft:
     settings: DmsSettings
     metadata: Mapping[str, Json] | None = None
     seed_spelling: bool = False
-    single_use_bootstrap: bool | None = None
+    enrollment_extras: CertificateExtras = CertificateExtras()
+    reenrollment_extras: CertificateExtras = CertificateExtras()
 
 
 @dataclass(frozen=True, slots=True)

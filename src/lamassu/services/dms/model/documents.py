@@ -19,6 +19,10 @@ from lamassu.services.dms.model.settings import (
     WebhookSettings,
 )
 
+# what the original writes where nothing is set
+_NO_KEY_TYPE = "0"
+_NO_WEBHOOK = WebhookSettings(validate_server_cert=False)
+
 
 def dms_document(dms: Dms) -> dict[str, Json]:
     """The DMS object of the wire."""
@@ -37,7 +41,7 @@ def settings_document(settings: DmsSettings) -> dict[str, Json]:
     document: dict[str, Json] = {
         "server_keygen_settings": {
             "enabled": keygen.enabled,
-            "key": {"type": keygen.key_type, "bits": keygen.key_bits},
+            "key": {"type": keygen.key_type or _NO_KEY_TYPE, "bits": keygen.key_bits},
         },
         "enrollment_settings": _enrollment(settings.enrollment),
         "reenrollment_settings": _reenrollment(settings.reenrollment),
@@ -76,7 +80,7 @@ def _enrollment(enrollment: EnrollmentSettings) -> Json:
 def _authentication(authentication: EstAuthentication) -> Json:
     certificate = authentication.client_certificate
     check = certificate.check_revocation
-    document: dict[str, Json] = {
+    return {
         "auth_mode": authentication.mode.value if authentication.mode else "",
         "client_certificate_settings": {
             "validation_cas": certificate.validation_cas,
@@ -88,10 +92,8 @@ def _authentication(authentication: EstAuthentication) -> Json:
             else check is RevocationCheck.REQUIRED,
             "single_use_bootstrap": certificate.single_use_bootstrap,
         },
+        "external_webhook_settings": _webhook(authentication.external_webhook or _NO_WEBHOOK),
     }
-    if authentication.external_webhook is not None:
-        document["external_webhook_settings"] = _webhook(authentication.external_webhook)
-    return document
 
 
 def _webhook(webhook: WebhookSettings) -> Json:

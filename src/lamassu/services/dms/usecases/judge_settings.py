@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 from lamassu.kernel.errors import NotFound, RuleViolation
 from lamassu.services.ca.contract import Authorities
 from lamassu.services.dms.model.defaults import DmsDefaults
-from lamassu.services.dms.model.dms import Dms, DmsDraft
-from lamassu.services.dms.model.settings import DmsSettings
+from lamassu.services.dms.model.dms import CertificateExtras, Dms, DmsDraft
+from lamassu.services.dms.model.settings import DmsSettings, EstAuthentication
 from lamassu.services.dms.rules.settings import (
     check_names,
     check_profile_for_devices,
     check_settings,
 )
+
+T = TypeVar("T")
 
 
 class SettingsJudge:
@@ -35,22 +38,29 @@ class SettingsJudge:
     def _completed(self, draft: DmsDraft, stored: Dms | None) -> DmsSettings:
         """With the configured defaults of the seed's spelling (decisions 17, 27)."""
         settings = draft.settings
-        once = draft.single_use_bootstrap
-        if once is None and stored is not None and not draft.seed_spelling:
-            kept = stored.settings.enrollment.authentication.client_certificate
-            once = kept.single_use_bootstrap
-        enrollment = settings.enrollment
-        authentication = enrollment.authentication
-        certificate = replace(
-            authentication.client_certificate,
-            single_use_bootstrap=draft.seed_spelling if once is None else once,
-        )
+        kept = None if stored is None or draft.seed_spelling else stored.settings
+        enrollment, reenrollment = settings.enrollment, settings.reenrollment
         settings = replace(
             settings,
             enrollment=replace(
                 enrollment,
-                authentication=replace(authentication, client_certificate=certificate),
+                authentication=_with_extras(
+                    enrollment.authentication,
+                    draft.enrollment_extras,
+                    kept.enrollment.authentication if kept else None,
+                    single_use=draft.seed_spelling,
+                ),
             ),
+            reenrollment=replace(
+                reenrollment,
+                authentication=_with_extras(
+                    reenrollment.authentication,
+                    draft.reenrollment_extras,
+                    kept.reenrollment.authentication if kept else None,
+                    single_use=False,
+                ),
+            ),
+            renewal_policy=settings.renewal_policy or (kept.renewal_policy if kept else None),
         )
         if not draft.seed_spelling:
             return settings
@@ -122,3 +132,29 @@ class SettingsJudge:
                 field=field,
             ) from None
         check_profile_for_devices(profile, settings.enrollment.enrollment_ca, field=field)
+
+
+def _with_extras(
+    authentication: EstAuthentication,
+    stated: CertificateExtras,
+    kept: EstAuthentication | None,
+    *,
+    single_use: bool,
+) -> EstAuthentication:
+    """With the extras as stated, else as stored, else as a new DMS has them."""
+    base = (
+        kept.client_certificate
+        if kept is not None
+        else replace(authentication.client_certificate, single_use_bootstrap=single_use)
+    )
+    certificate = replace(
+        authentication.client_certificate,
+        require_valid_chain=_first(stated.require_valid_chain, base.require_valid_chain),
+        check_revocation=_first(stated.check_revocation, base.check_revocation),
+        single_use_bootstrap=_first(stated.single_use_bootstrap, base.single_use_bootstrap),
+    )
+    return replace(authentication, client_certificate=certificate)
+
+
+def _first(stated: T | None, otherwise: T) -> T:
+    return otherwise if stated is None else stated
