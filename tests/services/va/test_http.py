@@ -200,6 +200,16 @@ async def test_a_role_is_shown_as_the_original_shows_it(world: World, clients: C
     }
 
 
+async def test_the_sdk_finds_roles_without_the_version(world: World, clients: Clients) -> None:
+    await world.service.ensure_role("root", world.ski)
+    role = (await clients.admin.get(f"/api/va/v1/roles/{world.ski}")).json()
+
+    assert (await clients.admin.get(f"/api/va/roles/{world.ski}")).json() == role
+    put = await clients.admin.put(f"/api/va/roles/{world.ski}", json=role["crl_options"])
+    assert (put.status_code, put.json()) == (200, role)
+    assert (await clients.stranger.get(f"/api/va/roles/{world.ski}")).status_code == 401
+
+
 async def test_a_put_changes_what_it_names(world: World, clients: Clients) -> None:
     await world.service.ensure_role("root", world.ski)
     path = f"/api/va/v1/roles/{world.ski}"

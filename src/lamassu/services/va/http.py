@@ -114,23 +114,9 @@ def routes(service: VaService) -> list[Route]:
             handler=va.get_crl,
             summary="The CRL of a CA, by its subject key identifier",
         ),
-        Route(
-            method="GET",
-            path="/v1/roles/{ski}",
-            access=Access.action("va:read", scope="ski"),
-            handler=va.get_role,
-            summary="How a CA's CRLs are made",
-            answer=VaRole,
-        ),
-        Route(
-            method="PUT",
-            path="/v1/roles/{ski}",
-            access=Access.action("va:update", scope="ski"),
-            handler=va.put_role,
-            summary="Change how a CA's CRLs are made, from the next one on",
-            body=CrlOptionsChange,
-            answer=VaRole,
-        ),
+        # the original's routes are under /v1; its SDK calls them without
+        *_roles("/v1/roles/{ski}", va),
+        *_roles("/roles/{ski}", va),
     ]
 
 
@@ -162,6 +148,28 @@ def public_routes(service: VaService) -> list[Route]:
             access=Access.PUBLIC,
             handler=va.get_certificate,
             summary="The certificate of a CA (caIssuers)",
+        ),
+    ]
+
+
+def _roles(path: str, va: _Handlers) -> list[Route]:
+    return [
+        Route(
+            method="GET",
+            path=path,
+            access=Access.action("va:read", scope="ski"),
+            handler=va.get_role,
+            summary="How a CA's CRLs are made",
+            answer=VaRole,
+        ),
+        Route(
+            method="PUT",
+            path=path,
+            access=Access.action("va:update", scope="ski"),
+            handler=va.put_role,
+            summary="Change how a CA's CRLs are made, from the next one on",
+            body=CrlOptionsChange,
+            answer=VaRole,
         ),
     ]
 
