@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 
 from lamassu.kernel.records import Json
+from lamassu.kernel.wire_text import format_time
 from lamassu.kernel.x509.pem import pem_of
 from lamassu.services.kms.contract import Engine, Key
 from lamassu.services.kms.rules import pkcs11_uri
@@ -23,7 +24,7 @@ def key_document(key: Key) -> dict[str, Json]:
         "algorithm": key.spec.algorithm.value,
         "size": key.spec.size,
         "public_key": public_key_text(key.public_key),
-        "creation_ts": key.created_at.isoformat().replace("+00:00", "Z"),
+        "creation_ts": format_time(key.created_at),
         "tags": list(key.tags),
         "metadata": dict(key.metadata),
     }

@@ -11,6 +11,7 @@ from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import NotFound
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.records import AuditRecord, Event, Json
+from lamassu.kernel.wire_text import format_time
 from lamassu.kernel.x509 import signing
 from lamassu.kernel.x509.crls import CrlEntry, build_crl, signed
 from lamassu.kernel.x509.serials import serial_int
@@ -59,8 +60,8 @@ async def make_crl(
         data: dict[str, Json] = {
             "ca_ski": ca_ski,
             "version": number,
-            "valid_from": crl.this_update.isoformat(),
-            "valid_until": crl.next_update.isoformat(),
+            "valid_from": format_time(crl.this_update),
+            "valid_until": format_time(crl.next_update),
             "entries": len(entries),
         }
         unit.emit(Event("va.role.crl.create", f"crl/{ca_ski}", version, data, _CALLER))
