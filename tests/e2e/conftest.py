@@ -10,14 +10,20 @@ import pytest
 
 from tests.support.footprint import Watched
 from tests.support.postgres import PostgresCluster, PostgresMissing
-from tests.support.server import Server, make_installation, serving
+from tests.support.server import Server, copy_installation, make_installation, serving
 from tests.support.tables import Tables
 
 
+@pytest.fixture(scope="session")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `lamassu init` makes, with the embedded database; to be copied, never served."""
+    return make_installation(tmp_path_factory.mktemp("fresh") / "var", key_type="ecdsa-p256")
+
+
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `lamassu init` makes, with the embedded database."""
-    return make_installation(tmp_path_factory.mktemp("e2e") / "var", key_type="ecdsa-p256")
+def installation(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh installation for a test file."""
+    return copy_installation(fresh, tmp_path_factory.mktemp("e2e") / "var")
 
 
 @pytest.fixture(scope="module")

@@ -164,9 +164,12 @@ def ports_of(directory: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def serving(directory: Path, **options: object) -> Iterator[Server]:
-    """A server of this installation, stopped at the end."""
-    port, http_port = ports_of(directory)
+def serving(directory: Path, *, elsewhere: bool = False, **options: object) -> Iterator[Server]:
+    """A server of this installation, stopped at the end.
+
+    `elsewhere`: on free ports, because a server of its twin has those of the configuration.
+    """
+    port, http_port = (free_port(), free_port()) if elsewhere else ports_of(directory)
     server = Server(directory, port, http_port, free_port(), **options)  # type: ignore[arg-type]
     server.start()
     try:
