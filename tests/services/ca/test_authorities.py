@@ -228,6 +228,9 @@ async def test_a_refused_ca_leaves_nothing(world: World) -> None:
         found = (answer.status_code, answer.json()["code"])
         assert found == (status, code), f"{changes}: {answer.text}"
         assert await world.count() == before, changes
+        # the texts that the original's clients compare
+        text = {"profile_not_for_cas": "struct validation error", "ca_not_found": "CA not found"}
+        assert answer.json()["err"] == text.get(code, answer.json()["err"])
 
 
 async def test_a_parent_that_may_not_sign_makes_no_ca(world: World) -> None:
