@@ -136,6 +136,7 @@ def test_a_devices_certificate_comes_as_pem(platform: Platform) -> None:
 
 
 def test_a_device_is_registered(platform: Platform) -> None:
+    platform.on("GET", "/api/dmsmanager/v1/dms/fleet", {"id": "fleet"})
     platform.on("POST", "/api/devmanager/v1/devices", DEVICE, 201)
     done = lamassu(
         "device", "create", "dev-1", "--dms", "fleet", "--tag", "a", "--metadata", '{"k": 1}'
@@ -240,8 +241,35 @@ def test_a_message_is_signed_with_what_fits_the_key(platform: Platform, tmp_path
         assert platform.body["signature"] == "c2ln"
 
 
+def test_a_device_of_no_dms_is_not_registered(platform: Platform) -> None:
+    missing = {"err": "DMS not found", "code": "dms_not_found", "field": None}
+    platform.on("GET", "/api/dmsmanager/v1/dms/flet", missing, 404)
+    done = lamassu("device", "create", "dev-1", "--dms", "flet")
+    assert done.exit_code == 1
+    assert "DMS not found: flet; `lamassu dms list` shows all" in done.stderr
+    assert [request.method for request in platform.requests] == ["GET"]
+
+
+def test_a_key_is_given_an_alias_to_be_found_by(platform: Platform) -> None:
+    made = {"key_id": "ab12", "name": "Firmware", "aliases": []}
+    platform.on("POST", "/api/kms/v1/keys", made, 201)
+    platform.on("PUT", "/api/kms/v1/keys/ab12/aliases", {**made, "aliases": ["firmware"]})
+    done = lamassu("key", "create", "Firmware", "--alias", "firmware")
+    assert "aliases" in done.stdout
+    assert platform.body == {"patches": [{"op": "add", "path": "/-", "value": "firmware"}]}
+
+
+def test_what_is_not_revoked_shows_no_reason(platform: Platform) -> None:
+    certificate = {**CERTIFICATE, "revocation_reason": "Unspecified"}
+    platform.on("GET", "/api/ca/v1/certificates/0b", certificate)
+    assert "Unspecified" not in lamassu("cert", "get", "0b").stdout
+    platform.on("GET", "/api/ca/v1/certificates/0b", {**certificate, "status": "REVOKED"})
+    assert "Unspecified" in lamassu("cert", "get", "0b").stdout
+
+
 def test_a_refusal_is_shown_as_its_text(platform: Platform) -> None:
     error = {"err": "device [x] already exists", "code": "device_exists", "field": "id"}
+    platform.on("GET", "/api/dmsmanager/v1/dms/fleet", {"id": "fleet"})
     platform.on("POST", "/api/devmanager/v1/devices", error, 409)
     done = lamassu("device", "create", "dev-1", "--dms", "fleet")
     assert (done.exit_code, done.stdout) == (1, "")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import asyncio
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ from rich.table import Table
 from lamassu import wiring
 from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, out, run
 from lamassu.kernel.identity import system_caller
-from lamassu.services.access.contract import Credential, CredentialKind, IssuedCredential
+from lamassu.services.access.contract import Credential, CredentialKind
+from lamassu.wiring.installing import check_place
 
 app = typer.Typer(no_args_is_help=True, help="Who may administer this installation.")
 CALLER = system_caller("lamassu admin")
@@ -23,28 +25,33 @@ def issue(
     name: Annotated[str, typer.Argument(help="Name of the admin: lower-case letters, digits, -.")],
     directory: Directory = DEFAULT_DIRECTORY,
     to: Annotated[Path, typer.Option(help="Folder for NAME.crt and NAME.key.")] = Path(),
-    hours: Annotated[int | None, typer.Option(help="Lifetime; the mode's default if absent.")] = (
-        None
-    ),
+    hours: Annotated[
+        int | None, typer.Option(min=1, help="Lifetime; the mode's default if absent.")
+    ] = None,
 ) -> None:
     """Make an admin's certificate and key.
 
     Example: lamassu admin issue alice --to ~/lamassu
     """
     lifetime = None if hours is None else timedelta(hours=hours)
-    issued = run(_issue(directory, name, lifetime))
-    certificate, key = wiring.store_credential(to, name, issued)
-    out.print(f"{certificate} and {key}, until {issued.credential.not_after:%Y-%m-%d %H:%M} UTC")
+    certificate, key, until = run(_issue(directory, name, lifetime, to))
+    out.print(f"{certificate} and {key}, until {until:%Y-%m-%d %H:%M} UTC", markup=False)
 
 
-async def _issue(directory: Path, name: str, lifetime: timedelta | None) -> IssuedCredential:
+async def _issue(
+    directory: Path, name: str, lifetime: timedelta | None, to: Path
+) -> tuple[Path, Path, datetime]:
+    # Before it is issued: a certificate whose key could not be kept would still be an admin's.
+    await asyncio.to_thread(check_place, to, name)
     async with wiring.opened(directory) as platform:
-        return await platform.access.issue(
+        issued = await platform.access.issue(
             CredentialKind.ADMIN,
             name,
             lifetime=lifetime or platform.admin_lifetime,
             caller=CALLER,
         )
+    files = await asyncio.to_thread(wiring.store_credential, to, name, issued)
+    return *files, issued.credential.not_after
 
 
 @app.command("list")
@@ -79,7 +86,10 @@ def revoke(
 
     Example: lamassu admin revoke alice
     """
-    for credential in run(_revoke(directory, name)):
+    revoked = run(_revoke(directory, name))
+    if not revoked:
+        out.print(f"{name} was revoked before", markup=False)
+    for credential in revoked:
         out.print(f"revoked {credential.name} ({credential.serial_number})")
 
 

@@ -21,7 +21,7 @@ from lamassu.cli.client import (
 )
 from lamassu.cli.keys import KeyType
 from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail
-from lamassu.cli.output import Column, Format, Output, show_list, show_one
+from lamassu.cli.output import Column, Format, Output, revocation_reason, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Certification authorities.")
 
@@ -41,7 +41,7 @@ DETAILS = (
     Column("key", "certificate.key_metadata.type"),
     Column("bits", "certificate.key_metadata.bits"),
     Column("revoked at", "certificate.revocation_timestamp"),
-    Column("reason", "certificate.revocation_reason"),
+    Column("reason", revocation_reason("certificate")),
     Column("metadata", "metadata"),
 )
 CERTIFICATE = "certificate.certificate"

@@ -22,7 +22,7 @@ from lamassu.cli.client import (
     without_empty,
 )
 from lamassu.cli.options import DEFAULT_DIRECTORY, Directory
-from lamassu.cli.output import Column, Format, Output, show_list, show_one
+from lamassu.cli.output import Column, Format, Output, revocation_reason, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Certificates.")
 
@@ -43,7 +43,7 @@ DETAILS = (
     Column("subject key id", "subject_key_id"),
     Column("authority key id", "authority_key_id"),
     Column("revoked at", "revocation_timestamp"),
-    Column("reason", "revocation_reason"),
+    Column("reason", revocation_reason("")),
     Column("metadata", "metadata"),
 )
 CERTIFICATE = "certificate"

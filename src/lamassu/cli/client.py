@@ -7,13 +7,14 @@ may be copied to another machine; `--url` then says where the platform is.
 from __future__ import annotations
 
 import json
+import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import typer
@@ -45,6 +46,17 @@ Filters = Annotated[
 Limit = Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 for all.")]
 Sort = Annotated[str, typer.Option("--sort", help="Field to sort by.")]
 Descending = Annotated[bool, typer.Option("--desc", help="Largest or latest first.")]
+
+
+_NAMED = re.compile(r"/\w+/v1/(?P<list>[a-z]+)/(?P<name>[^/]+)")
+_NOUNS = {
+    "cas": "ca",
+    "certificates": "cert",
+    "profiles": "profile",
+    "dms": "dms",
+    "devices": "device",
+    "keys": "key",
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,7 @@ class Api:
         except httpx.HTTPError as error:
             fail(_unreachable(self.url, self._directory, error))
         if answer.is_error:
-            fail(_refusal(answer, self._directory))
+            fail(_refusal(answer, path, self._directory))
         if answer.headers.get("lamassu-revocation") == "pending":
             err.print("[yellow]revoked; OCSP and CRL do not show it yet[/yellow]")
         if job := answer.headers.get("lamassu-job"):
@@ -157,6 +169,10 @@ def configured_url(directory: Path) -> str:
     try:
         return load(path).server.public_urls[0]
     except (ConfigurationFaults, OSError):
+        err.print(
+            f"[dim]{escape(str(path))} says no address (`lamassu config check` says why);"
+            f" trying {DEFAULT_URL}[/dim]"
+        )
         return DEFAULT_URL
 
 
@@ -219,7 +235,7 @@ def _unreachable(url: str, directory: Path, error: httpx.HTTPError) -> str:
     )
 
 
-def _refusal(answer: httpx.Response, directory: Path) -> str:
+def _refusal(answer: httpx.Response, path: str, directory: Path) -> str:
     """What the platform says, and what to do where that is not said."""
     try:
         body = answer.json()
@@ -230,6 +246,11 @@ def _refusal(answer: httpx.Response, directory: Path) -> str:
     text = str(body["err"])
     if field := body.get("field"):
         text += f" ({field})"
+    if answer.status_code == 404 and (missing := _NAMED.fullmatch(path)):
+        noun = _NOUNS.get(missing["list"], "")
+        text += f": {unquote(missing['name'])}" + (
+            f"; `lamassu {noun} list` shows all" * bool(noun)
+        )
     if answer.status_code == 401:
         text += f"; `lamassu admin issue NAME --dir {directory}` makes a new admin certificate"
     if seconds := answer.headers.get("retry-after"):

@@ -51,14 +51,14 @@ async def _demo(directory: Path, leave: bool, listen: wiring.Listen) -> None:
             http_url=f"http://localhost:{running.http_port}",
             device_id=f"device-{secrets.token_hex(4)}",
         )
-        await _walk(place)
+        await _walk(place, stopping)
         _say_where(place)
         if not leave:
             out.print("[bold]The platform stays up.[/bold] Ctrl-C ends it.")
             await stopping.wait()
 
 
-async def _walk(place: walk.Place) -> None:
+async def _walk(place: walk.Place, stopping: asyncio.Event) -> None:
     out.print("\n[bold cyan]For every command below[/bold cyan]")
     out.print(Text(walk.preamble(place), style="bold"))
 
@@ -69,6 +69,9 @@ async def _walk(place: walk.Place) -> None:
     try:
         await asyncio.to_thread(walk.walk, place, show, lambda text: out.print(Text(text)))
     except walk.StepFailed as failed:
+        if stopping.is_set():  # Ctrl-C reached the step's command too
+            err.print("stopped in the middle of the walk")
+            raise typer.Exit(130) from None
         err.print(Text(failed.output))
         err.print(f"[bold red]This step did not do what it should:[/bold red] {failed.step.title}")
         raise typer.Exit(1) from None

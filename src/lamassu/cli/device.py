@@ -129,7 +129,9 @@ def create(
             "metadata": _metadata(metadata),
         }
     )
-    show_one(Api(directory, url).send("POST", "/devmanager/v1/devices", body), DETAILS, output)
+    api = Api(directory, url)
+    api.get(f"/dmsmanager/v1/dms/{segment(dms)}")  # the API takes any name; ours is a slip
+    show_one(api.send("POST", "/devmanager/v1/devices", body), DETAILS, output)
 
 
 @app.command()

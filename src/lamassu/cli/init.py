@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lamassu import wiring
-from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, out, run
+from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, err, out, run
 
 
 def init(
@@ -42,25 +42,26 @@ def init(
 
     Example: lamassu init --dir /srv/lamassu --host pki.example.com --key-type ecdsa-p384
     """
-    run(
-        found(
-            wiring.Plan(
-                directory=directory.absolute(),
-                hosts=tuple(host or ()),
-                port=port,
-                http_port=http_port,
-                internal_port=internal_port,
-                public_url=public_url,
-                database=database,
-                key_type=key_type,
-                root_key_export=export_root_key,
-            )
-        )
+    plan = wiring.Plan(
+        directory=directory.absolute(),
+        hosts=tuple(host or ()),
+        port=port,
+        http_port=http_port,
+        internal_port=internal_port,
+        public_url=public_url,
+        database=database,
+        key_type=key_type,
+        root_key_export=export_root_key,
     )
+    try:
+        run(found(plan))
+    except KeyboardInterrupt:
+        err.print(f"interrupted; `lamassu init --dir {plan.directory}` finishes it", markup=False)
+        raise typer.Exit(130) from None
+    out.print(f"next: lamassu serve --dir {plan.directory}", markup=False)
 
 
 async def found(plan: wiring.Plan) -> None:
     """Install, telling each part as it is made."""
     with out.status("making keys and certificates"):
         await wiring.install(plan, lambda line: out.print(line, markup=False))
-    out.print(f"next: lamassu serve --dir {plan.directory}", markup=False)

@@ -89,13 +89,18 @@ def create(
     key_type: Annotated[KeyType, typer.Option("--type", help="Kind of key.")] = KeyType.P256,
     engine: Annotated[str, typer.Option(help="Crypto engine; the default one if absent.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="A tag; repeatable.")] = None,
+    alias: Annotated[
+        list[str] | None, typer.Option(help="Another name in place of the key id; repeatable.")
+    ] = None,
     output: Output = Format.TABLE,
     directory: Directory = DEFAULT_DIRECTORY,
     url: Url = None,
 ) -> None:
     """Make a key.
 
-    Example: lamassu key create firmware --type ecdsa-p384
+    The name is for people; commands find a key by its id or an alias.
+
+    Example: lamassu key create "Firmware 2030" --alias firmware --type ecdsa-p384
     """
     body = without_empty(
         {
@@ -106,7 +111,12 @@ def create(
             "tags": tag or [],
         }
     )
-    key = Api(directory, url).send("POST", "/kms/v1/keys", body)
+    api = Api(directory, url)
+    key = api.send("POST", "/kms/v1/keys", body)
+    if alias:
+        patches = [{"op": "add", "path": "/-", "value": name} for name in alias]
+        path = f"/kms/v1/keys/{segment(str(key.get('key_id')))}/aliases"
+        key = api.send("PUT", path, {"patches": patches})
     show_one(key, DETAILS, output, certificate="public_key")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from lamassu.cli import (
@@ -19,6 +21,7 @@ from lamassu.cli import (
     profile,
     serve,
 )
+from lamassu.cli.options import file_fault
 from lamassu.platform.telemetry import start_logging
 
 HOST = "On the host"
@@ -27,20 +30,20 @@ API = "Over the REST API"
 app = typer.Typer(
     name="lamassu",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
     help="""
     Gives every device an X.509 identity, renews it, and takes it away when it must.
 
-    [bold]A first tour[/bold]
+    **A first tour**
 
-    1. [cyan]lamassu demo --exit[/cyan]  walks one device through its whole life.
+    1. `lamassu demo --exit`  walks one device through its whole life.
 
-    2. [cyan]lamassu init --dir var[/cyan]  makes an installation: keys, CAs, profiles, an admin.
+    2. `lamassu init --dir var`  makes an installation: keys, CAs, profiles, an admin.
 
-    3. [cyan]lamassu serve --dir var[/cyan]  starts it on https://localhost:8443.
+    3. `lamassu serve --dir var`  starts it on https://localhost:8443.
 
-    4. [cyan]lamassu ca list --dir var[/cyan]  is the first question to the running platform.
+    4. `lamassu ca list --dir var`  is the first question to the running platform.
     """,
 )
 
@@ -67,7 +70,10 @@ def _start() -> None:
 
 def main() -> None:
     """The console script."""
-    app()
+    try:
+        app()
+    except OSError as error:
+        sys.exit(f"lamassu: {file_fault(error)}")
 
 
 if __name__ == "__main__":

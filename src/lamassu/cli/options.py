@@ -38,3 +38,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except LamassuError as error:
         where = f" ({error.field})" if error.field else ""
         fail(f"{error.text}{where}")
+    except OSError as error:
+        fail(file_fault(error))
+
+
+def file_fault(error: OSError) -> str:
+    """What the system refused, as one line: the file, if it was one, and why."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason

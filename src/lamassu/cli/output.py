@@ -72,6 +72,18 @@ def at(item: object, path: str) -> object:
     return item
 
 
+def revocation_reason(certificate: str) -> Callable[[Mapping[str, Any]], object]:
+    """The reason that stands at a path; the wire has one for certificates never revoked too."""
+
+    def reason(item: Mapping[str, Any]) -> object:
+        found = at(item, certificate) if certificate else item
+        if not isinstance(found, Mapping) or found.get("status") != "REVOKED":
+            return None
+        return found.get("revocation_reason")
+
+    return reason
+
+
 def show_list(
     items: Sequence[Mapping[str, Any]],
     columns: Sequence[Column],
@@ -113,7 +125,8 @@ def show_one(
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for column in columns:
-            table.add_row(f"[bold]{column.heading}[/bold]", _coloured(column.of(item)))
+            if text := column.of(item):
+                table.add_row(f"[bold]{column.heading}[/bold]", _coloured(text))
         _print(table)
 
 

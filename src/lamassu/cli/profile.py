@@ -38,7 +38,7 @@ DETAILS = (
     Column("honours subject", "honor_subject"),
     Column("honours SAN", "honor_extensions"),
     Column("only for CA", "ca_id"),
-    Column("keys", "crypto_enforcement"),
+    Column("keys", lambda item: _keys(item.get("crypto_enforcement"))),
 )
 
 ProfileId = Annotated[str, typer.Argument(help="Id of the profile.")]
@@ -139,3 +139,18 @@ def _validity(validity: object) -> object:
     if not isinstance(validity, dict):
         return None
     return validity.get("duration") or validity.get("time")
+
+
+def _keys(enforcement: object) -> object:
+    """Which keys it certifies, as people say it."""
+    if not isinstance(enforcement, dict) or not enforcement.get("enabled"):
+        return "any"
+    allowed = [
+        f"{name} {', '.join(str(size) for size in enforcement.get(sizes) or ())}".rstrip()
+        for name, may, sizes in (
+            ("RSA", "allow_rsa_keys", "allowed_rsa_key_sizes"),
+            ("ECDSA", "allow_ecdsa_keys", "allowed_ecdsa_key_sizes"),
+        )
+        if enforcement.get(may)
+    ]
+    return "; ".join(allowed) or "none"

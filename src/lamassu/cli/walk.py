@@ -80,7 +80,7 @@ def steps(place: Place) -> Iterator[Step]:
 
 def _factory_steps() -> Iterator[Step]:
     yield Step(
-        "A profile whose certificates live 29 days, and a DMS that uses it (kept from run to run)",
+        "A profile whose certificates live 29 days, and a DMS that uses it (409: there from an earlier run)",
         f"""admin -o /dev/null -w '%{{http_code}}\\n' "$API/ca/v1/profiles" -d '{{
   "id": "{DEMO_PROFILE}", "name": "Demo devices",
   "validity": {{"type": "Duration", "duration": "{DEMO_VALIDITY}"}},

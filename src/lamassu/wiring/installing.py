@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from lamassu.kernel.clock import SystemClock
-from lamassu.kernel.errors import LamassuError, RuleViolation
+from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.pem import ders_of
@@ -39,6 +44,8 @@ FIRST_ADMIN = "admin"
 EDGE_SERVICE = "est"
 LOOPBACK = "127.0.0.1"
 DATABASE_URL = "secrets/database.url"
+MAX_PORT = 65535
+_HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*")
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -64,8 +71,12 @@ async def install(plan: Plan, tell: Callable[[str], None]) -> None:
     Raises a `LamassuError` that says what to do next.
     """
     installation = Installation(plan.directory)
+    kept = installation.config.exists()
     await asyncio.to_thread(_make_files, installation, plan)
-    tell(f"configuration: {installation.config}")
+    tell(
+        f"configuration: {installation.config}"
+        + (" (was there and stays; change it to change ports, names or the database)" * kept)
+    )
     settings = load(installation.config)
     database = settings.database_settings(installation.directory)
     if database.dialect is Dialect.POSTGRESQL:
@@ -81,6 +92,8 @@ async def install(plan: Plan, tell: Callable[[str], None]) -> None:
 
 
 def _make_files(installation: Installation, plan: Plan) -> None:
+    if not installation.config.exists():
+        _judge_options(plan)
     installation.make_directories()
     installation.make_secret(AUDIT_KEY)
     installation.make_secret(BOOKMARK_KEY)
@@ -95,6 +108,40 @@ def _make_files(installation: Installation, plan: Plan) -> None:
     passphrase = installation.keystore_passphrase
     if not passphrase.exists():
         create_private_file(passphrase, secrets.token_urlsafe(32).encode() + b"\n")
+
+
+def _judge_options(plan: Plan) -> None:
+    """Refuse options that would make a configuration that cannot start: it would stay.
+
+    Raises `RuleViolation` (`option_refused`).
+    """
+
+    def refuse(option: str, text: str) -> NoReturn:
+        raise RuleViolation(f"--{option}: {text}", code="option_refused")
+
+    ports = (plan.port, plan.http_port, plan.internal_port)
+    if not all(0 <= port <= MAX_PORT for port in ports):
+        refuse("port", f"ports are 1 to {MAX_PORT}, or 0 for a free one")
+    given = [port for port in ports if port]
+    if len(set(given)) < len(given):
+        refuse("port", "--port, --http-port and --internal-port are to differ")
+    for host in plan.hosts:
+        if not _HOST.fullmatch(host) and not _is_address(host):
+            refuse("host", f"{host!r} is neither a DNS name nor an IP address")
+    url = urlsplit(plan.public_url or "https://localhost")
+    if url.scheme != "https" or not url.hostname or url.path.strip("/"):
+        refuse("public-url", f"{plan.public_url!r} is not of the form https://name:port")
+    database = urlsplit(plan.database or "sqlite:///")
+    if database.scheme not in ("sqlite", "postgresql"):
+        refuse("database", "it begins with sqlite:/// or postgresql://")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _choices(plan: Plan) -> Choices:
@@ -205,14 +252,38 @@ def _store_edge(platform: Platform, issued: IssuedCredential, anchor: bytes) -> 
         create_private_file(edge.config, text.encode())
 
 
-def store_credential(folder: Path, name: str, issued: IssuedCredential) -> tuple[Path, Path]:
-    """Write `NAME.crt` and `NAME.key` for an admin; an existing key is not overwritten."""
+def check_place(folder: Path, name: str) -> None:
+    """Make the folder for an admin's files, and see that none of them is there already.
+
+    Raises `Conflict` (`file_exists`) or `OSError`.
+    """
+    _make_folder(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    for path in _places(folder, name):
+        if path.exists():
+            raise Conflict(
+                f"{path} is there already and stays; name another folder with --to, or remove it",
+                code="file_exists",
+            )
+
+
+def _make_folder(folder: Path) -> None:
     try:
         make_private_directory(folder)
     except LamassuError:
         # Somebody's own folder may be open to others: the key's file is not.
         folder.mkdir(parents=True, exist_ok=True)
-    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+
+
+def _places(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / f"{name}.crt", folder / f"{name}.key"
+
+
+def store_credential(folder: Path, name: str, issued: IssuedCredential) -> tuple[Path, Path]:
+    """Write `NAME.crt` and `NAME.key` for an admin; an existing key is not overwritten."""
+    _make_folder(folder)
+    certificate, key = _places(folder, name)
     create_private_file(key, issued.key_pem)
     create_private_file(certificate, issued.chain_pem)
     return certificate, key

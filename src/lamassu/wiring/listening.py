@@ -57,7 +57,8 @@ def server_files(directory: Path, settings: Settings) -> tuple[bytes, bytes]:
         return (directory / tls.cert_file).read_bytes(), (directory / tls.key_file).read_bytes()
     except OSError as error:
         raise NotFound(
-            f"the server's TLS file {error.filename} cannot be read: {error.strerror}",
+            f"the server's TLS file {error.filename} cannot be read: {error.strerror};"
+            " `lamassu init` makes it anew, http.tls in config.yml names another",
             code="tls_file_missing",
             field="http.tls",
         ) from None

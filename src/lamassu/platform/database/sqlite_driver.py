@@ -12,6 +12,8 @@ from typing import ParamSpec, Self, TypeVar
 
 import aiosqlite
 
+from lamassu.platform.database.failures import unavailable
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Parameters = Sequence[object]
@@ -132,9 +134,16 @@ class FileConnection(aiosqlite.Connection):
 
     @classmethod
     async def opened(cls, connect: Callable[[], sqlite3.Connection]) -> Self:
-        """Start the connection's thread and open the file in it."""
+        """Start the connection's thread and open the file in it.
+
+        Raises `Unavailable` when it is no database, or its folder cannot be written.
+        """
         connection = cls(connect)
-        await connection
+        try:
+            await connection
+        except sqlite3.Error as error:
+            await asyncio.to_thread(connection._thread.join)  # it still answers to this loop
+            raise unavailable(f"the database file cannot be opened: {error}") from error
         return connection
 
     def cursor(self) -> QuickCursor:  # type: ignore[override]

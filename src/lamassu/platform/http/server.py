@@ -6,6 +6,7 @@ No signal handler, logging set-up or process is taken over: who starts a listene
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -83,7 +84,7 @@ class RunningListener:
             )
         except OSError as fault:
             raise Unavailable(
-                f"cannot listen on {self.host} port {port}: {fault.strerror or fault}",
+                f"cannot listen on {self.host} port {port}: {_why_not(fault)}",
                 code="listen_failed",
             ) from fault
         self.port = int(self._server.sockets[0].getsockname()[1])
@@ -183,3 +184,12 @@ def _uvicorn_config(app: ASGI3Application) -> Config:
     )
     config.load()
     return config
+
+
+def _why_not(fault: OSError) -> str:
+    """Why a port cannot be had, and what to do; asyncio's own text repeats the address."""
+    if fault.errno == errno.EADDRINUSE:
+        return "another program has it; end that one, or choose another port"
+    if fault.errno == errno.EACCES:
+        return "only root may have ports below 1024; choose another port"
+    return fault.strerror or str(fault)

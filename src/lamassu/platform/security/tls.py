@@ -206,7 +206,8 @@ def _set_own_certificate(context: SSL.Context, cert_chain_pem: bytes, key_pem: b
         key = serialization.load_pem_private_key(key_pem, password=None)
     except (ValueError, TypeError) as fault:
         raise Malformed(
-            "the server's TLS certificate or key is not readable PEM", code="tls_files"
+            "the server's TLS certificate or key (http.tls) is not readable PEM",
+            code="tls_files",
         ) from fault
     if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise RuleViolation("the server's TLS key must be RSA or ECDSA", code="tls_files")

@@ -1,0 +1,119 @@
+"""What a newcomer meets: helps with whole examples, and errors that say what to do next."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+
+from lamassu.cli import options
+from lamassu.cli.main import app
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    monkeypatch.setattr(options.err, "width", 200)
+
+
+def lamassu(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if not isinstance(command, TyperGroup):
+        yield path
+        return
+    for name, child in command.commands.items():
+        yield from commands(child, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(commands(get_command(app))), ids=" ".join)
+def test_every_command_has_an_example_of_itself(path: tuple[str, ...]) -> None:
+    help_text = lamassu(*path, "--help").output
+    assert f"lamassu {' '.join(path)}" in help_text.split("Example", 1)[1]
+
+
+def test_helps_keep_the_brackets_of_a_filter() -> None:
+    assert "'status[eq]ACTIVE'" in lamassu("ca", "list", "--help").output
+    assert "field[operator]value" in lamassu("ca", "list", "--help").output
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "text"),
+    [
+        ("--port", "99999", "ports are 1 to 65535"),
+        ("--port", "8080", "are to differ"),
+        ("--host", "bad host!", "neither a DNS name nor an IP address"),
+        ("--public-url", "ftp://x", "is not of the form https://name:port"),
+        ("--database", "mysql://x", "it begins with sqlite:/// or postgresql://"),
+    ],
+)
+def test_init_refuses_an_option_before_it_writes_anything(
+    tmp_path: Path, option: str, value: str, text: str
+) -> None:
+    result = lamassu("init", "--dir", tmp_path / "var", option, value)
+    assert result.exit_code == 1
+    assert f"{option}: " in result.output
+    assert text in result.output
+    assert not (tmp_path / "var").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = lamassu("init", "--dir", tmp_path / "file")
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'file'}: File exists" in result.output
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("friendly") / "var"
+    made = lamassu("init", "--dir", place, "--key-type", "ecdsa-p256")
+    assert made.exit_code == 0, made.output
+    return place
+
+
+def test_a_second_init_says_that_the_configuration_stays(installation: Path) -> None:
+    again = lamassu("init", "--dir", installation, "--port", "9999")
+    assert again.exit_code == 0
+    assert "was there and stays" in again.output
+    assert "port: 8443" in (installation / "config.yml").read_text()
+
+
+def test_no_admin_is_issued_whose_key_has_no_place(installation: Path, tmp_path: Path) -> None:
+    (tmp_path / "carol.key").touch()
+    refused = lamassu("admin", "issue", "carol", "--dir", installation, "--to", tmp_path)
+    assert refused.exit_code == 1
+    assert f"{tmp_path / 'carol.key'} is there already and stays" in refused.output
+    assert "carol" not in lamassu("admin", "list", "--dir", installation).output
+
+
+def test_an_admin_revoked_twice_is_told_so(installation: Path, tmp_path: Path) -> None:
+    assert lamassu("admin", "issue", "dave", "--dir", installation, "--to", tmp_path).exit_code == 0
+    first = lamassu("admin", "revoke", "dave", "--dir", installation)
+    assert first.output.startswith("revoked dave")
+    assert "was revoked before" in lamassu("admin", "revoke", "dave", "--dir", installation).output
+
+
+def test_a_database_file_that_is_none_is_one_line(installation: Path) -> None:
+    database = installation / "data" / "lamassu.db"
+    kept = database.read_bytes()
+    for part in installation.joinpath("data").iterdir():
+        part.unlink()
+    database.write_bytes(b"this is not a database file at all")
+    try:
+        result = lamassu("audit", "verify", "--dir", installation)
+    finally:
+        database.write_bytes(kept)
+    assert result.exit_code == 1
+    assert "the database file cannot be opened: file is not a database" in result.output
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert os.stat(installation).st_mode & 0o077 == 0
