@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from asn1crypto import x509 as asn1
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -109,3 +114,20 @@ def make(
     for extension, critical in extra:
         builder = builder.add_extension(extension, critical)
     return Made(builder.sign(signer, SHA256()).public_bytes(Encoding.DER), key)
+
+
+_P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def with_another_signature(der: bytes) -> bytes:
+    """The same certificate of a P-256 issuer under the second signature, (r, n - s), that
+    anybody can make of the first one: valid as well, and with another digest."""
+    certificate = asn1.Certificate.load(der)
+    r, s = decode_dss_signature(certificate.signature)
+    return asn1.Certificate(
+        {
+            "tbs_certificate": certificate["tbs_certificate"],
+            "signature_algorithm": certificate["signature_algorithm"],
+            "signature_value": encode_dss_signature(r, _P256_ORDER - s),
+        }
+    ).dump()

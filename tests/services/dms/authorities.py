@@ -244,6 +244,7 @@ class MemoryAuthorities:
             if own
             else RevocationReason.CESSATION_OF_OPERATION,
             not_after=certificate.not_after,
+            der=certificate.der,
         )
 
     async def revoked_under(self, ca_id: str) -> Sequence[RevokedEntry]:

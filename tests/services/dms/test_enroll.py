@@ -15,7 +15,7 @@ from lamassu.services.dms.contract import CsrPayload
 from lamassu.services.dms.model.settings import RegistrationMode
 from tests.services.dms.refusals import refusal, refused
 from tests.services.dms.world import ADMIN, Identity, World, csr
-from tests.support.pki import ec_key, spki_of
+from tests.support.pki import ec_key, spki_of, with_another_signature
 
 PRE = RegistrationMode.PRE_REGISTRATION
 
@@ -214,6 +214,20 @@ async def test_a_devices_former_certificate_enrolls_no_other_device_either(world
     attempt = world.enroll(first, "dev-2")
 
     assert await refusal(attempt) == ("Forbidden", "certificate_of_other_device")
+
+
+async def test_another_encoding_of_a_devices_certificate_enrolls_nobody(world: World) -> None:
+    """Attack on rule 16: no slot knows the digest of a certificate whose ECDSA signature its
+    holder has turned into the other valid one."""
+    await world.dms(validation_cas=["bootstrap-ca", "fleet-ca"])
+    first = await world.enroll(world.bootstrap(), "dev-1")
+    twin = Identity(with_another_signature(first.der), first.key)
+    twin.certificate.verify_directly_issued_by(world.made["fleet-ca"].certificate)
+
+    for attempt in (world.enroll(twin, "dev-2"), world.enroll(twin, "dev-1"), world.reenroll(twin)):
+        assert await refusal(attempt) == ("Unauthenticated", "certificate_unknown")
+    assert await world.devices.find("dev-2") is None
+    assert len(world.authorities.requests) == 1
 
 
 # --- a lost answer (decision 24) ------------------------------------------------------------

@@ -171,6 +171,7 @@ class StandingRow:
     revocation_time: datetime | None
     reason: RevocationReason
     not_after: datetime | None
+    der: bytes | None
     ca_revoked: bool
     ca_revocation_time: datetime | None
     ca_reason: RevocationReason

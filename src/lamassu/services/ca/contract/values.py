@@ -210,6 +210,8 @@ class CertificateStanding:
     `known` is false when the CA never issued that serial number, or when the certificate was
     made inactive: nothing is then said of it. `revoked` is true when the
     certificate or a CA above it is revoked; time and reason are then set. `read_at` is when.
+    `der` is the certificate as it was issued: whoever holds another one of that serial number
+    holds an imitation, or the same with another encoding of its signature.
     """
 
     known: bool
@@ -218,6 +220,7 @@ class CertificateStanding:
     revocation_time: datetime | None = None
     reason: RevocationReason = RevocationReason.UNSPECIFIED
     not_after: datetime | None = None
+    der: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

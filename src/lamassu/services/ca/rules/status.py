@@ -142,6 +142,7 @@ def standing_of(row: StandingRow | None, read_at: datetime) -> CertificateStandi
             revocation_time=row.ca_revocation_time,
             reason=RevocationReason.CERTIFICATE_HOLD if ca_held else CASCADE_REASON,
             not_after=row.not_after,
+            der=row.der or b"",
         )
     return CertificateStanding(
         known=True,
@@ -150,4 +151,5 @@ def standing_of(row: StandingRow | None, read_at: datetime) -> CertificateStandi
         revocation_time=row.revocation_time if own else None,
         reason=row.reason if own else RevocationReason.UNSPECIFIED,
         not_after=row.not_after,
+        der=row.der or b"",
     )

@@ -132,6 +132,19 @@ def check_unrevoked(standing: CertificateStanding) -> None:
         raise certificate_revoked(standing)
 
 
+def check_issued_as_it_stands(peer: VerifiedPeer, standing: CertificateStanding) -> None:
+    """Refuse a certificate that is not, octet for octet, the one that our CA issued.
+
+    From an ECDSA signature (r, s) anybody makes a second valid one (r, n - s): the certificate
+    says the same and has another digest, under which no slot would know it (rule 16).
+    Raises `Unauthenticated`.
+    """
+    if standing.der != peer.certificate:
+        raise Unauthenticated(
+            "invalid certificate: it is not as its CA issued it", code="certificate_unknown"
+        )
+
+
 def check_status_unknown(peer: VerifiedPeer, check: RevocationCheck) -> None:
     """Judge a certificate whose status none of our CAs knows (decision 22).
 

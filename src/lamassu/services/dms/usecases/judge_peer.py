@@ -20,6 +20,7 @@ from lamassu.services.dms.model.dms import Dms
 from lamassu.services.dms.model.settings import RevocationCheck
 from lamassu.services.dms.rules.peer import (
     VerifiedPeer,
+    check_issued_as_it_stands,
     check_status_unknown,
     check_unrevoked,
     verify_peer,
@@ -90,13 +91,15 @@ class PeerJudge:
         """What its issuer says of it now; `None` when none of ours is that issuer and `check`
         lets it pass. Issuers are known by their exact certificate (rules 9, 14).
 
-        Raises `Unauthenticated` for a serial number that our own CA never issued, `Forbidden`
-        (`revocation_unknown`, `certificate_revoked`).
+        Raises `Unauthenticated` for a serial number that our own CA never issued, and for
+        anything but the very octets that it issued, `Forbidden` (`revocation_unknown`,
+        `certificate_revoked`).
         """
         issuer = await self._find_issuer(peer, anchors)
         if issuer is not None:
             standing = await self._authorities.standing(issuer.id, peer.facts.serial_number)
             if standing.known or standing.revoked:
+                check_issued_as_it_stands(peer, standing)
                 return standing
             if issuer.certificate.type is CertificateType.MANAGED:
                 raise Unauthenticated(
