@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail, out
+from lamassu import wiring
+from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail, out, run
 from lamassu.kernel.errors import LamassuError
 from lamassu.platform.config import check_start, load, masked_text, not_yet_in_effect, warnings
 from lamassu.platform.installation import Installation
@@ -41,3 +44,20 @@ def show(directory: Directory = DEFAULT_DIRECTORY) -> None:
         out.print(masked_text(Installation(directory).config), markup=False, end="")
     except LamassuError as error:
         fail(error.text)
+
+
+@app.command("lower-mode")
+def lower_mode(
+    directory: Directory = DEFAULT_DIRECTORY,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Leave production for development, as the configuration says already. It is recorded.
+
+    Without this the platform does not start below the mode that it once had.
+
+    Example: lamassu config lower-mode --dir var
+    """
+    if not yes:
+        typer.confirm("Allow what production refuses?", abort=True, err=True)
+    run(wiring.lower_mode(directory))
+    out.print("mode: development")

@@ -12,7 +12,7 @@ from lamassu.platform.messaging import JournalReport, verify_journal
 from lamassu.wiring.founding import KeyType
 from lamassu.wiring.installing import Plan, install, store_credential
 from lamassu.wiring.listening import Listen, Running
-from lamassu.wiring.platform import AUDIT_KEY, Platform, opened
+from lamassu.wiring.platform import AUDIT_KEY, Platform, lower_mode, opened
 from lamassu.wiring.serving import serving
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Platform",
     "Running",
     "install",
+    "lower_mode",
     "migrate_database",
     "opened",
     "serving",

@@ -12,12 +12,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lamassu.kernel.clock import SystemClock
-from lamassu.kernel.errors import NotFound
+from lamassu.kernel.errors import NotFound, RuleViolation
 from lamassu.kernel.identity import system_caller
 from lamassu.platform.config import Settings, check_start, load
 from lamassu.platform.database import SERVICES, Database, RecordWriter
 from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import EventBus
+from lamassu.platform.security.process import forbid_core_dumps
 from lamassu.services.access.contract import ADMIN_LIFETIME, Mode
 from lamassu.services.access.storage import AccessStorage, HostFiles
 from lamassu.services.access.usecases import AccessService
@@ -79,12 +80,7 @@ async def opened(directory: Path) -> AsyncIterator[Platform]:
     settings = load(installation.config)
     check_start(settings, installation.directory)
     async with AsyncExitStack() as stack:
-        database = await Database.open(
-            settings.database_settings(installation.directory),
-            services=SERVICES,
-            writer=RecordWriter(installation.secret(AUDIT_KEY)),
-            clock=SystemClock(),
-        )
+        database = await _open_database(installation, settings)
         stack.push_async_callback(database.close)
         platform = await _connect(installation, settings, database)
         stack.push_async_callback(platform.kms.close)
@@ -92,12 +88,48 @@ async def opened(directory: Path) -> AsyncIterator[Platform]:
         yield platform
 
 
+async def lower_mode(directory: Path) -> None:
+    """Take an installation from production to development, as its configuration says already.
+
+    The platform itself refuses to start so (security rule 3); this is recorded. Raises
+    `RuleViolation` (`mode_not_lowered`) while the configuration still says production.
+    """
+    installation = Installation(directory)
+    settings = load(installation.config)
+    check_start(settings, installation.directory)
+    if Mode(settings.mode) is not Mode.DEVELOPMENT:
+        raise RuleViolation(
+            "the configuration says production, and the next start would return to it;"
+            " write mode: development there first",
+            code="mode_not_lowered",
+            field="mode",
+        )
+    async with AsyncExitStack() as stack:
+        database = await _open_database(installation, settings)
+        stack.push_async_callback(database.close)
+        kms = await _open_kms(installation, settings, database)
+        stack.push_async_callback(kms.close)
+        await _access(database, kms).lower_mode(caller=system_caller("lamassu config lower-mode"))
+
+
+async def _open_database(installation: Installation, settings: Settings) -> Database:
+    return await Database.open(
+        settings.database_settings(installation.directory),
+        services=SERVICES,
+        writer=RecordWriter(installation.secret(AUDIT_KEY)),
+        clock=SystemClock(),
+    )
+
+
+def _access(database: Database, kms: KmsService) -> AccessService:
+    storage = AccessStorage(database)
+    return AccessService(storage=storage, keys=kms, files=HostFiles(), clock=SystemClock())
+
+
 async def _connect(installation: Installation, settings: Settings, database: Database) -> Platform:
     clock = SystemClock()
     kms = await _open_kms(installation, settings, database)
-    access = AccessService(
-        storage=AccessStorage(database), keys=kms, files=HostFiles(), clock=clock
-    )
+    access = _access(database, kms)
     mode = await access.settle_mode(Mode(settings.mode), caller=START)
     ca = CaService(
         storage=CaStorage(database),
@@ -161,6 +193,7 @@ async def _open_kms(
     installation: Installation, settings: Settings, database: Database
 ) -> KmsService:
     """The software engine's key derivation is slow on purpose, so it leaves the loop."""
+    forbid_core_dumps()
     engine = settings.software_engine
     opened_engine = await asyncio.to_thread(_open_engine, installation, settings)
     kms = KmsService(

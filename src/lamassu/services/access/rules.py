@@ -121,8 +121,8 @@ def settled_mode(configured: Mode, stored: Mode | None) -> Mode:
     """The mode that holds. Raises `RuleViolation` (`mode_lowered`)."""
     if stored is Mode.PRODUCTION and configured is Mode.DEVELOPMENT:
         raise RuleViolation(
-            "this installation is in production; lowering the mode is a command of its own, "
-            "which is audited",
+            "this installation is in production; `lamassu config lower-mode` leaves it, "
+            "and that is recorded",
             code="mode_lowered",
             field="mode",
         )
