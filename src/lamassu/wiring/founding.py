@@ -25,7 +25,7 @@ from lamassu.kernel.x509.names import Subject
 from lamassu.services.ca.contract import CryptoEnforcement, IssuanceProfile, Validity
 from lamassu.services.ca.model import CaRequest, KeyRequest
 from lamassu.services.ca.usecases import CaService
-from lamassu.services.dms.model.dms import DmsDraft
+from lamassu.services.dms.model.dms import CertificateExtras, DmsDraft
 from lamassu.services.dms.model.settings import (
     CaDistributionSettings,
     ClientCertificateSettings,
@@ -188,9 +188,7 @@ def _request(wanted: _Ca, key_type: KeyType) -> CaRequest:
 
 def _first_dms() -> DmsDraft:
     bootstrap = EstAuthentication(
-        client_certificate=ClientCertificateSettings(
-            validation_cas=(BOOTSTRAP_CA,), single_use_bootstrap=True
-        )
+        client_certificate=ClientCertificateSettings(validation_cas=(BOOTSTRAP_CA,))
     )
     settings = DmsSettings(
         enrollment=EnrollmentSettings(
@@ -202,7 +200,13 @@ def _first_dms() -> DmsDraft:
         ca_distribution=CaDistributionSettings(include_enrollment_ca=True),
         issuance_profile_id=DEVICE_PROFILE,
     )
-    return DmsDraft(id=FIRST_DMS, name="Factory", settings=settings)
+    return DmsDraft(
+        id=FIRST_DMS,
+        name="Factory",
+        settings=settings,
+        # As the security guide asks: a bootstrap certificate enrolls one device.
+        enrollment_extras=CertificateExtras(single_use_bootstrap=True),
+    )
 
 
 async def _unless_there(making: Awaitable[object]) -> None:
