@@ -117,3 +117,17 @@ def test_a_database_file_that_is_none_is_one_line(installation: Path) -> None:
     with sqlite3.connect(database) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert os.stat(installation).st_mode & 0o077 == 0
+
+
+def test_an_edge_served_as_a_platform_is_told_how(installation: Path) -> None:
+    refused = lamassu("serve", "--dir", installation / "est")
+    assert refused.exit_code == 1
+    assert f"lamassu serve --dir {installation / 'est'} --service est" in refused.output
+
+
+def test_init_names_the_file_where_a_wrong_database_is_corrected(tmp_path: Path) -> None:
+    database = "postgresql://lamassu:secret@127.0.0.1:9/lamassu"
+    refused = lamassu("init", "--dir", tmp_path / "var", "--database", database)
+    assert refused.exit_code == 1
+    assert f"{tmp_path / 'var' / 'secrets' / 'database.url'}" in refused.output
+    assert "secret@" not in refused.output

@@ -15,7 +15,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from lamassu.kernel.clock import SystemClock
-from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation
+from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.pem import ders_of
@@ -80,7 +80,13 @@ async def install(plan: Plan, tell: Callable[[str], None]) -> None:
     settings = load(installation.config)
     database = settings.database_settings(installation.directory)
     if database.dialect is Dialect.POSTGRESQL:
-        await migrate(database, SERVICES)
+        try:
+            await migrate(database, SERVICES)
+        except Unavailable as error:
+            raise Unavailable(
+                f"{error.text}; a wrong address is corrected in {_database_place(installation)}",
+                code=error.code,
+            ) from error
     async with opened(plan.directory) as platform:
         await _establish_internal_ca(platform, plan)
         tell("internal CA: platform TLS, services, admins")
@@ -89,6 +95,12 @@ async def install(plan: Plan, tell: Callable[[str], None]) -> None:
         await platform.bus.drained()  # roles and first CRLs of the new CAs
         await platform.bus.stop()
         await _issue_credentials(platform, plan, tell)
+
+
+def _database_place(installation: Installation) -> Path:
+    """The file that holds the database's address."""
+    own = installation.directory / DATABASE_URL
+    return own if own.exists() else installation.config
 
 
 def _make_files(installation: Installation, plan: Plan) -> None:

@@ -67,6 +67,11 @@ async def serving(
 @asynccontextmanager
 async def _serving_platform(directory: Path, listen: Listen) -> AsyncIterator[Running]:
     settings = load(Installation(directory).config)
+    if settings.est is not None:
+        raise RuleViolation(
+            f"{directory} is an EST edge; run: lamassu serve --dir {directory} --service est",
+            code="edge_alone",
+        )
     start_logging(settings.logs.level, settings.logs.format)
     for warning in warnings(settings):
         log.warning("configuration_warning", text=warning)

@@ -127,7 +127,9 @@ class Keystore:
             content = self._content(path)
         except FileNotFoundError as error:
             raise Unavailable(
-                f"the file of key {key_id} is missing from the keystore", code="key_lost"
+                f"the file of key {key_id} is missing from the keystore; restore it from a backup,"
+                " or name the database that belongs to this keystore",
+                code="key_lost",
             ) from error
         try:
             clear = _unseal(self._cipher, json.loads(content), _associated(key_id, purpose))
