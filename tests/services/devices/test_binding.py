@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Dialect
 
 from lamassu.kernel.errors import Conflict, NotFound
+from lamassu.platform.database import Prepared
+from lamassu.platform.database.prepared import Plan
 from lamassu.services.ca.contract import CertificateStatus
 from lamassu.services.devices.contract import (
     BindMode,
@@ -297,25 +296,24 @@ async def test_an_identity_expires_with_its_certificate(world: World) -> None:
     assert replace(expired, status=device.status, slot=device.slot) == device
 
 
-@contextmanager
-def counted_statements() -> Iterator[list[str]]:
-    statements: list[str] = []
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The verb of each prepared statement that ran."""
+    seen: list[str] = []
+    on = Prepared.on
 
-    def note(*arguments: object) -> None:
-        statements.append(str(arguments[2]).split(maxsplit=1)[0])
+    def noted(prepared: Prepared, dialect: Dialect) -> Plan:
+        plan = on(prepared, dialect)
+        seen.append(plan.text.split(maxsplit=1)[0])
+        return plan
 
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield statements
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
+    monkeypatch.setattr(Prepared, "on", noted)
+    return seen
 
 
-async def test_a_binding_takes_four_statements(world: World) -> None:
-    _device, _ = await world.enrolled("warm-up")
-    with counted_statements() as statements:
-        enrolled, _ = await world.enrolled("dev-1")
+async def test_a_binding_takes_four_statements(world: World, statements: list[str]) -> None:
+    enrolled, _ = await world.enrolled("dev-1")
     assert statements == ["SELECT", "INSERT", "INSERT", "INSERT"]
-    with counted_statements() as statements:
-        await world.renewed(enrolled)
+    statements.clear()
+    await world.renewed(enrolled)
     assert statements == ["SELECT", "UPDATE", "INSERT", "INSERT"]

@@ -7,14 +7,15 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, Select, bindparam, insert, select, update
 
 from lamassu.kernel.errors import LamassuError, Unavailable
 from lamassu.kernel.records import StoredEvent
-from lamassu.platform.database import Database, Unit
+from lamassu.platform.database import Database, Prepared, Unit
 from lamassu.platform.database.journal_tables import tables
 from lamassu.platform.database.records import EVENT
 from lamassu.platform.messaging.pulse import Pulse
@@ -74,7 +75,7 @@ class Feed:
         self.position = 0
         self._database = database
         self._owner = owner
-        self._types = tuple(types) if types is not None else None
+        self._wanted = _wanted(source, types)
         self._handler = handler
         self._batch_handler = batch_handler
         self._patience = patience
@@ -112,10 +113,7 @@ class Feed:
 
     async def behind(self) -> int:
         """How many positions of the journal it has not looked at."""
-        head = tables(self.source).head
-        async with self._database.reading(self.source) as connection:
-            last: int = (await connection.execute(select(head.c.position))).scalar_one()
-        return max(0, last - self.position)
+        return max(0, await self._last() - self.position)
 
     async def save(self) -> None:
         """Make the cursor durable, so that the next start begins here."""
@@ -146,21 +144,18 @@ class Feed:
 
     async def _read(self) -> tuple[int, Sequence[Row[Any]]]:
         """The journal's last position, and the next events of interest."""
-        journal, head = tables(self.source).journal, tables(self.source).head
-        wanted = (
-            select(journal.c.position, journal.c.body)
-            .where(journal.c.position > self.position, journal.c.kind == EVENT)
-            .order_by(journal.c.position)
-            .limit(BATCH)
-        )
-        if self._types is not None:
-            wanted = wanted.where(journal.c.type.in_(self._types))
+        # the head first: what it counts is there when the events are read
+        last = await self._last()
+        if last <= self.position:
+            return last, ()
         async with self._database.reading(self.source) as connection:
-            # the head first: what it counts is there when the events are read
-            last: int = (await connection.execute(select(head.c.position))).scalar_one()
-            if last <= self.position:
-                return last, ()
-            return last, list(await connection.execute(wanted))
+            found = await connection.execute(self._wanted, {"after": self.position})
+            return last, list(found)
+
+    async def _last(self) -> int:
+        rows = await self._database.fetch(self.source, _head_position(self.source), {})
+        last: int = rows[0].position
+        return last
 
     async def _handle_together(self, rows: Sequence[Row[Any]]) -> bool:
         """Hand over all rows in one call, where the consumer takes them so.
@@ -268,6 +263,23 @@ class Feed:
                     }
                 ],
             )
+
+
+@cache
+def _head_position(source: str) -> Prepared:
+    return Prepared(select(tables(source).head.c.position))
+
+
+def _wanted(source: str, types: Sequence[str] | None) -> Select[tuple[int, str]]:
+    """The next events of these types: built once, so that its text is found again."""
+    journal = tables(source).journal
+    wanted = (
+        select(journal.c.position, journal.c.body)
+        .where(journal.c.position > bindparam("after"), journal.c.kind == EVENT)
+        .order_by(journal.c.position)
+        .limit(BATCH)
+    )
+    return wanted if types is None else wanted.where(journal.c.type.in_(tuple(types)))
 
 
 def stored_event(service: str, position: int, body: str) -> StoredEvent:

@@ -36,7 +36,7 @@ class Sequencer:
         *,
         on_moved: Callable[[str], None] = lambda service: None,
         interval: float = 1.0,
-        gather: float = 0.05,
+        gather: float = 0.2,
     ) -> None:
         """Polls each `interval` seconds; once woken it waits `gather`, so that one transaction
         moves what many left."""

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     and_,
+    bindparam,
     case,
     func,
     literal,
@@ -36,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event, Json
-from lamassu.platform.database import Database, Unit
+from lamassu.platform.database import Database, Prepared, Unit
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import (
     BigInteger,
@@ -119,6 +120,42 @@ _WITH_CERTIFICATES = (
     .order_by(devices.c.id, certificates.c.number)
 )
 
+# What each enrolment runs.
+_FIND = Prepared(_WITH_CERTIFICATES.where(devices.c.id == bindparam("wanted")))
+_FIND_BY_CERTIFICATE = Prepared(
+    _WITH_CERTIFICATES.where(
+        devices.c.id
+        == select(certificates.c.device_id)
+        .where(certificates.c.certificate_sha256 == bindparam("wanted"))
+        .scalar_subquery()
+    )
+)
+_FIND_LOOKALIKE = Prepared(
+    select(devices.c.id).where(
+        devices.c.lookalike == bindparam("key"), devices.c.id != bindparam("but")
+    )
+)
+_INSERT = Prepared(devices.insert(), columns=devices.c.keys())
+_UPDATE = Prepared(
+    update(devices)
+    .where(devices.c.id == bindparam("wanted"), devices.c.version == bindparam("read_version"))
+    .returning(devices.c.version),
+    columns=[name for name in devices.c.keys() if name not in ("id", "lookalike")],  # noqa: SIM118
+)
+_CLAIM = Prepared(
+    certificates.insert(),
+    columns=[
+        "serial_number",
+        "device_id",
+        "number",
+        "ca_id",
+        "certificate_sha256",
+        "mode",
+        "bound_at",
+        "status_before",
+    ],
+)
+
 
 class DeviceUnitOnDatabase:
     """One transaction on devices."""
@@ -137,7 +174,7 @@ class DeviceUnitOnDatabase:
 
     async def read(self, device_id: str) -> StoredDevice | None:
         """One statement, no lock: `update` notices whoever came between."""
-        return await _find(self._connection, devices.c.id == device_id)
+        return _stored(await self._unit.fetch(_FIND, {"wanted": device_id}))
 
     async def lock(self, device_id: str) -> StoredDevice | None:
         """The row is locked first and read afterwards: a wait for the lock makes the rest old."""
@@ -149,13 +186,9 @@ class DeviceUnitOnDatabase:
     async def insert(self, device: StoredDevice) -> None:
         """The unique keys on id and lookalike decide between two at once."""
         try:
-            await self._connection.execute(
-                devices.insert().values(
-                    id=device.id,
-                    lookalike=lookalike_key(device.id),
-                    created_at=device.created_at,
-                    **_mutable(device),
-                )
+            await self._unit.fetch(
+                _INSERT,
+                {"id": device.id, "lookalike": lookalike_key(device.id), **_mutable(device)},
             )
         except IntegrityError as error:
             raise Conflict(
@@ -166,28 +199,27 @@ class DeviceUnitOnDatabase:
 
     async def update(self, device: StoredDevice, *, read_version: int) -> None:
         """Save, unless it changed since it was read. Raises `Conflict`."""
-        result = await self._connection.execute(
-            update(devices)
-            .where(devices.c.id == device.id, devices.c.version == read_version)
-            .values(created_at=device.created_at, **_mutable(device))
+        saved = await self._unit.fetch(
+            _UPDATE, {"wanted": device.id, "read_version": read_version, **_mutable(device)}
         )
-        if result.rowcount != 1:
+        if not saved:
             raise device_changed()
 
     async def claim(self, device_id: str, certificate: BoundCertificate) -> None:
         """The primary key decides between binding and refusing. Raises `Conflict`."""
         try:
-            await self._connection.execute(
-                certificates.insert().values(
-                    serial_number=certificate.serial_number,
-                    device_id=device_id,
-                    number=certificate.number,
-                    ca_id=certificate.ca_id,
-                    certificate_sha256=certificate.certificate_sha256,
-                    mode=certificate.mode.value,
-                    bound_at=certificate.bound_at,
-                    status_before=certificate.status_before.value,
-                )
+            await self._unit.fetch(
+                _CLAIM,
+                {
+                    "serial_number": certificate.serial_number,
+                    "device_id": device_id,
+                    "number": certificate.number,
+                    "ca_id": certificate.ca_id,
+                    "certificate_sha256": certificate.certificate_sha256,
+                    "mode": certificate.mode.value,
+                    "bound_at": certificate.bound_at,
+                    "status_before": certificate.status_before.value,
+                },
             )
         except IntegrityError as error:
             raise Conflict(
@@ -239,18 +271,12 @@ class DeviceStorage:
 
     async def find(self, device_id: str) -> StoredDevice | None:
         """A device or a tombstone."""
-        async with self._database.reading(SERVICE) as connection:
-            return await _find(connection, devices.c.id == device_id)
+        return _stored(await self._database.fetch(SERVICE, _FIND, {"wanted": device_id}))
 
     async def find_by_certificate(self, certificate_sha256: str) -> StoredDevice | None:
         """The device, or its tombstone, that claimed the certificate."""
-        owner = (
-            select(certificates.c.device_id)
-            .where(certificates.c.certificate_sha256 == certificate_sha256)
-            .scalar_subquery()
-        )
-        async with self._database.reading(SERVICE) as connection:
-            return await _find(connection, devices.c.id == owner)
+        wanted = {"wanted": certificate_sha256}
+        return _stored(await self._database.fetch(SERVICE, _FIND_BY_CERTIFICATE, wanted))
 
     async def find_claim(self, serial_number: str) -> Claim | None:
         """What became of a certificate."""
@@ -259,12 +285,9 @@ class DeviceStorage:
 
     async def find_lookalike(self, device_id: str) -> str | None:
         """Another id with the same key."""
-        query = select(devices.c.id).where(
-            devices.c.lookalike == lookalike_key(device_id), devices.c.id != device_id
-        )
-        async with self._database.reading(SERVICE) as connection:
-            found: str | None = await connection.scalar(query)
-            return found
+        wanted = {"key": lookalike_key(device_id), "but": device_id}
+        rows = await self._database.fetch(SERVICE, _FIND_LOOKALIKE, wanted)
+        return rows[0].id if rows else None
 
     async def list(
         self, query: ListQuery, *, now: datetime, dms_id: str | None = None
@@ -350,8 +373,8 @@ def _columns(now: datetime) -> Mapping[str, ColumnElement[Any]]:
     }
 
 
-async def _find(connection: AsyncConnection, condition: ColumnElement[bool]) -> StoredDevice | None:
-    rows = (await connection.execute(_WITH_CERTIFICATES.where(condition))).all()
+def _stored(rows: Sequence[Row[Any]]) -> StoredDevice | None:
+    """From the rows of one device, one for each of its certificates."""
     if not rows:
         return None
     bound = tuple(_certificate(row) for row in rows if row.number is not None)
@@ -423,6 +446,7 @@ def _mutable(device: StoredDevice) -> dict[str, object]:
     slot = device.slot
     return {
         "dms_id": device.dms_id,
+        "created_at": device.created_at,
         "icon": device.icon,
         "icon_color": device.icon_color,
         "tags": list(device.tags),

@@ -20,4 +20,5 @@ def subscribe(bus: EventBus, service: DmsService) -> None:
         sources=["devicemanager"],
         types=[DEVICE_IDENTITY],
         handler=service.announce,
+        batch_handler=service.announce_all,
     )

@@ -12,7 +12,18 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Column, ColumnElement, Index, MetaData, Row, Table, func, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Index,
+    Insert,
+    MetaData,
+    Row,
+    Table,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.listing import ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
-from lamassu.platform.database import Database, Unit
+from lamassu.platform.database import Database, Prepared, Unit
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import BigInteger, Boolean, JsonDocument, Text, UtcDateTime
 from lamassu.services.dms.model.dms import BootstrapUse, Dms
@@ -68,6 +79,23 @@ _COLUMNS: Mapping[str, ColumnElement[Any]] = {
     "creation_date": dmss.c.created_at,
 }
 _SETTINGS = TypeAdapter(DmsSettings)
+
+
+def _announce(insert: postgresql.Insert | sqlite.Insert) -> Insert:
+    return insert.on_conflict_do_update(
+        index_elements=[announcements.c.device_id],
+        set_={"device_version": insert.excluded.device_version},
+        where=announcements.c.device_version < insert.excluded.device_version,
+    ).returning(announcements.c.device_version)
+
+
+_ANNOUNCE = Prepared(
+    {
+        "postgresql": _announce(postgresql.insert(announcements)),
+        "sqlite": _announce(sqlite.insert(announcements)),
+    },
+    columns=announcements.c.keys(),
+)
 
 
 class DmsUnitOnDatabase:
@@ -148,17 +176,8 @@ class DmsUnitOnDatabase:
 
     async def announce(self, device_id: str, version: int) -> bool:
         """Versions only go up; one statement says whether this one was new."""
-        statement = _upsert(self._connection, announcements).values(
-            device_id=device_id, device_version=version
-        )
-        result = await self._connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=[announcements.c.device_id],
-                set_={"device_version": version},
-                where=announcements.c.device_version < version,
-            )
-        )
-        return result.rowcount == 1
+        values = {"device_id": device_id, "device_version": version}
+        return bool(await self._unit.fetch(_ANNOUNCE, values))
 
 
 class DmsStorage:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.listing import ListQuery, Page
 from lamassu.kernel.x509.serials import serial_hex
-from lamassu.platform.database import Database
+from lamassu.platform.database import Database, Prepared
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import UtcDateTime
 from lamassu.services.ca.contract import (
@@ -45,7 +45,9 @@ _NEVER = literal(datetime(1, 1, 1, tzinfo=UTC), UtcDateTime())
 _CERTIFICATES: Select[Any] = select(*CERTIFICATE_COLUMNS)
 _own = certificates.alias("own")
 _of_ca = certificates.alias("of_ca")
-_STANDING = (
+_BY_SERIAL = Prepared(_CERTIFICATES.where(certificates.c.serial_number == bindparam("wanted")))
+_BY_REQUEST = Prepared(_CERTIFICATES.where(certificates.c.request_key == bindparam("wanted")))
+_STANDING = Prepared(
     select(
         _own.c.status,
         _own.c.revocation_time,
@@ -134,7 +136,7 @@ class CaStorage:
     # --- certificates -----------------------------------------------------------------------
 
     async def find_certificate(self, serial_number: str) -> Certificate | None:
-        return await self._find(certificates.c.serial_number == serial_number)
+        return await self._find(_BY_SERIAL, serial_number)
 
     async def find_certificate_by_der(self, der: bytes) -> Certificate | None:
         try:
@@ -147,7 +149,7 @@ class CaStorage:
         return found if found is not None and found.der == der else None
 
     async def find_issued(self, request_key: str) -> Certificate | None:
-        return await self._find(certificates.c.request_key == request_key)
+        return await self._find(_BY_REQUEST, request_key)
 
     async def page_certificates(
         self, query: ListQuery, *, now: datetime, scope: CertificateScope
@@ -164,12 +166,11 @@ class CaStorage:
         return Page([certificate_of(row) for row in page.items], page.after)
 
     async def standing(self, ca_id: str, serial_number: str) -> StandingRow | None:
-        async with self._database.reading(SERVICE) as connection:
-            row = (
-                await connection.execute(_STANDING, {"ca_id": ca_id, "wanted": serial_number})
-            ).first()
-        if row is None:
+        wanted = {"ca_id": ca_id, "wanted": serial_number}
+        rows = await self._database.fetch(SERVICE, _STANDING, wanted)
+        if not rows:
             return None
+        row = rows[0]
         return StandingRow(
             status=CertificateStatus(row.status) if row.status is not None else None,
             revocation_time=row.revocation_time,
@@ -214,10 +215,9 @@ class CaStorage:
         async with self._database.reading(SERVICE) as connection:
             return [certificate_of(row) for row in await connection.execute(query)]
 
-    async def _find(self, condition: ColumnElement[bool]) -> Certificate | None:
-        async with self._database.reading(SERVICE) as connection:
-            row = (await connection.execute(_CERTIFICATES.where(condition))).first()
-        return None if row is None else certificate_of(row)
+    async def _find(self, statement: Prepared, wanted: str) -> Certificate | None:
+        rows = await self._database.fetch(SERVICE, statement, {"wanted": wanted})
+        return certificate_of(rows[0]) if rows else None
 
     # --- jobs and counts --------------------------------------------------------------------
 

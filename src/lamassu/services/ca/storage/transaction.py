@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Insert, Select, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Select, bindparam, delete, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.records import AuditRecord, Event
-from lamassu.platform.database import Unit
+from lamassu.platform.database import Prepared, Unit
 from lamassu.services.ca.contract import (
     Certificate,
     CertificateStatus,
@@ -47,8 +47,7 @@ AUTHORITIES: Select[Any] = select(*CERTIFICATE_COLUMNS, *CA_COLUMNS).join_from(
     cas, certificates, cas.c.serial_number == certificates.c.serial_number
 )
 
-# The statements of the hot path are built once: their cache keys are too.
-_SHARE_ISSUER = (
+_SHARE_ISSUER = Prepared(
     select(
         cas.c.version,
         select(profiles.c.version)
@@ -59,15 +58,18 @@ _SHARE_ISSUER = (
     .where(cas.c.id == bindparam("ca_id"))
     .with_for_update(read=True, of=cas)
 )
-_INSERT_ISSUED: dict[str, Insert] = {
-    "postgresql": postgresql.insert(certificates)
-    .on_conflict_do_nothing(index_elements=["request_key"])
-    .returning(certificates.c.version),
-    "sqlite": sqlite.insert(certificates)
-    .on_conflict_do_nothing(index_elements=["request_key"])
-    .returning(certificates.c.version),
-}
-_LOCK_CERTIFICATE: Select[Any] = (
+_INSERT_ISSUED = Prepared(
+    {
+        "postgresql": postgresql.insert(certificates)
+        .on_conflict_do_nothing(index_elements=["request_key"])
+        .returning(certificates.c.version),
+        "sqlite": sqlite.insert(certificates)
+        .on_conflict_do_nothing(index_elements=["request_key"])
+        .returning(certificates.c.version),
+    },
+    columns=certificates.c.keys(),
+)
+_LOCK_CERTIFICATE = Prepared(
     select(*CERTIFICATE_COLUMNS, cas.c.revoked_by)
     .join_from(certificates, cas, certificates.c.issuer_ca_id == cas.c.id, isouter=True)
     .where(certificates.c.serial_number == bindparam("wanted"))
@@ -91,12 +93,10 @@ class SqlCaTransaction:
     # --- CAs --------------------------------------------------------------------------------
 
     async def share_issuer(self, ca_id: str, profile_id: str) -> IssuerVersions | None:
-        row = (
-            await self._connection.execute(
-                _SHARE_ISSUER, {"ca_id": ca_id, "profile_id": profile_id}
-            )
-        ).first()
-        return None if row is None else IssuerVersions(row.version, row.profile_version)
+        wanted = {"ca_id": ca_id, "profile_id": profile_id}
+        for row in await self._unit.fetch(_SHARE_ISSUER, wanted):
+            return IssuerVersions(row.version, row.profile_version)
+        return None
 
     async def lock_ca(self, ca_id: str) -> CertificationAuthority | None:
         query = AUTHORITIES.where(cas.c.id == ca_id).with_for_update()
@@ -128,15 +128,12 @@ class SqlCaTransaction:
     # --- certificates -----------------------------------------------------------------------
 
     async def lock_certificate(self, serial_number: str) -> LockedCertificate | None:
-        row = (await self._connection.execute(_LOCK_CERTIFICATE, {"wanted": serial_number})).first()
-        if row is None:
-            return None
-        return LockedCertificate(certificate_of(row), row.revoked_by is not None)
+        for row in await self._unit.fetch(_LOCK_CERTIFICATE, {"wanted": serial_number}):
+            return LockedCertificate(certificate_of(row), row.revoked_by is not None)
+        return None
 
     async def insert_issued(self, new: NewCertificate) -> bool:
-        statement = _INSERT_ISSUED[self._connection.dialect.name]
-        done = await self._connection.execute(statement, values_of_new(new))
-        return done.first() is not None
+        return bool(await self._unit.fetch(_INSERT_ISSUED, values_of_new(new)))
 
     async def find_issued(self, request_key: str) -> Certificate | None:
         query = select(*CERTIFICATE_COLUMNS).where(certificates.c.request_key == request_key)

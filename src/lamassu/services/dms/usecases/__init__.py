@@ -99,7 +99,11 @@ class DmsService:
 
     async def announce(self, event: StoredEvent) -> None:
         """Handle `device.identity.update`."""
-        await self._announcer.announce(event)
+        await self._announcer.announce([event])
+
+    async def announce_all(self, events: Sequence[StoredEvent]) -> None:
+        """The same for many, in one transaction: all are told of, or none is."""
+        await self._announcer.announce(events)
 
     async def reap(self) -> int:
         """Revoke what was issued and never bound; how many certificates. A job, each minute."""

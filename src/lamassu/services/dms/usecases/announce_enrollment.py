@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lamassu.kernel.clock import Clock
@@ -12,7 +12,7 @@ from lamassu.services.ca.contract import Authorities, Certificate, certificate_d
 from lamassu.services.devices.contract import BindMode
 from lamassu.services.dms.model.dms import Dms
 from lamassu.services.dms.model.documents import dms_document
-from lamassu.services.dms.ports import DmsStore
+from lamassu.services.dms.ports import DmsStore, DmsUnit
 from lamassu.services.dms.usecases import journal
 from lamassu.services.dms.usecases.dms_catalog import DmsCatalog
 from lamassu.services.dms.usecases.issue_identity import IdentityIssuer
@@ -30,6 +30,16 @@ class _NewIdentity:
     previous_serial_number: str | None
     mode: BindMode
     device: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class _Enrollment:
+    """What is to be told; `version` is the device's."""
+
+    identity: _NewIdentity
+    certificate: Certificate
+    dms: Dms
+    version: int
 
 
 class EnrollmentAnnouncer:
@@ -50,38 +60,52 @@ class EnrollmentAnnouncer:
         self._issuer = issuer
         self._clock = clock
 
-    async def announce(self, event: StoredEvent) -> None:
-        """Emit `dms.enroll` or `dms.reenroll`, and `dms.bind-device-id`, for a slot that took a
-        certificate of a DMS; and see to it that a replaced certificate was revoked."""
+    async def announce(self, events: Sequence[StoredEvent]) -> None:
+        """Emit `dms.enroll` or `dms.reenroll`, and `dms.bind-device-id`, for each slot that took a
+        certificate of a DMS; and see to it that a replaced certificate was revoked.
+
+        One transaction tells of them all, or of none.
+        """
+        caller = system_caller("dms-announcer")
+        news = [await self._find_out(event, caller) for event in events]
+        fresh = [one for one in news if one is not None]
+        if not fresh:
+            return
+        async with self._store.unit() as unit:
+            for one in fresh:
+                if await unit.announce(one.identity.device_id, one.version):
+                    self._tell(unit, one, caller)
+
+    async def _find_out(self, event: StoredEvent, caller: Caller) -> _Enrollment | None:
         identity = _new_identity(event.data)
         if identity is None:
-            return
+            return None
         certificate = await self._authorities.find_certificate(identity.serial_number)
         if certificate is None or attached_device(certificate) != identity.device_id:
-            return
+            return None
         dms_id = attached_dms(certificate)
         dms = await self._catalog.find(dms_id) if dms_id else None
         if dms is None:
-            return
-        caller = system_caller("dms-announcer")
+            return None
         await self._retire_previous(identity, dms, caller)
-        async with self._store.unit() as unit:
-            if not await unit.announce(identity.device_id, event.version):
-                return
-            for told in self._events(identity, certificate, dms, event.version, caller):
-                unit.emit(told)
-            unit.audit(
-                AuditRecord(
-                    journal.REENROLL if identity.mode is BindMode.RENEWED else journal.ENROLL,
-                    f"dms/{dms.id}",
-                    caller,
-                    detail={
-                        "device_id": identity.device_id,
-                        "serial_number": identity.serial_number,
-                        "mode": identity.mode.value,
-                    },
-                )
+        return _Enrollment(identity, certificate, dms, event.version)
+
+    def _tell(self, unit: DmsUnit, one: _Enrollment, caller: Caller) -> None:
+        identity = one.identity
+        for told in self._events(one, caller):
+            unit.emit(told)
+        unit.audit(
+            AuditRecord(
+                journal.REENROLL if identity.mode is BindMode.RENEWED else journal.ENROLL,
+                f"dms/{one.dms.id}",
+                caller,
+                detail={
+                    "device_id": identity.device_id,
+                    "serial_number": identity.serial_number,
+                    "mode": identity.mode.value,
+                },
             )
+        )
 
     async def _retire_previous(self, identity: _NewIdentity, dms: Dms, caller: Caller) -> None:
         """What enrolment does right after the bind, again: it may have died in between."""
@@ -91,14 +115,8 @@ class EnrollmentAnnouncer:
         if replaced and identity.previous_serial_number is not None:
             await self._issuer.retire(identity.previous_serial_number, caller)
 
-    def _events(
-        self,
-        identity: _NewIdentity,
-        certificate: Certificate,
-        dms: Dms,
-        version: int,
-        caller: Caller,
-    ) -> tuple[Event, Event]:
+    def _events(self, one: _Enrollment, caller: Caller) -> tuple[Event, Event]:
+        identity, certificate, dms = one.identity, one.certificate, one.dms
         enrolled = journal.REENROLL if identity.mode is BindMode.RENEWED else journal.ENROLL
         return (
             Event(
@@ -111,7 +129,7 @@ class EnrollmentAnnouncer:
             Event(
                 journal.BIND,
                 f"device/{identity.device_id}",
-                version,
+                one.version,
                 {
                     "certificate": certificate_document(certificate, self._clock.now()),
                     "dms": dms_document(dms),
