@@ -9,6 +9,8 @@ import ssl
 from pathlib import Path
 
 import pytest
+from asn1crypto import keys as asn1_keys
+from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -35,6 +37,9 @@ from tests.platform.server.conftest import (
     refusal,
 )
 from tests.support.pki import Made, make
+from tests.support.raw_tls import answer_to_certificates
+
+ALERT = b"\x15"
 
 SUITE = {
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
@@ -175,6 +180,39 @@ async def test_a_costly_key_is_refused_before_it_is_used(
         async with refusal():
             await (await server.connect(context)).ask()
         assert server.application.scopes == []
+
+
+def rsa_certificate(pki: TestPki, modulus: int, exponent: int) -> bytes:
+    """A certificate whose key is these two numbers, whatever they are."""
+    key = asn1_keys.PublicKeyInfo(
+        {
+            "algorithm": {"algorithm": "rsa"},
+            "public_key": asn1_keys.RSAPublicKey({"modulus": modulus, "public_exponent": exponent}),
+        }
+    )
+    certificate = asn1_x509.Certificate.load(pki.device.der)
+    certificate["tbs_certificate"]["subject_public_key_info"] = key
+    return certificate.dump(force=True)
+
+
+@pytest.mark.parametrize(
+    ("modulus", "exponent"),
+    [(2**2048 - 1, 1), (2**2048 - 1, 2), (2**2048 - 1, 0), (2**2048 - 1, -3), (1, 3), (0, 3)],
+)
+async def test_a_key_that_no_library_reads_is_refused_without_a_fault_of_ours(
+    server: Server,
+    pki: TestPki,
+    caplog: pytest.LogCaptureFixture,
+    modulus: int,
+    exponent: int,
+) -> None:
+    shown = [rsa_certificate(pki, modulus, exponent)]
+
+    answer = await asyncio.to_thread(answer_to_certificates, server.running.port, shown)
+
+    assert answer[:1] == ALERT
+    assert server.application.scopes == []
+    assert caplog.records == [], "a traceback for each stranger who likes"
 
 
 async def test_a_handshake_that_dawdles_is_cut_off(open_server: Start, pki: TestPki) -> None:

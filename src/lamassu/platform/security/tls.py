@@ -19,6 +19,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL, crypto
@@ -146,11 +147,16 @@ class ServerTls:
     def _accept_unless_costly(
         self, _connection: SSL.Connection, certificate: crypto.X509, *_verdict: int
     ) -> bool:
-        """Called for the end of the short chain before any signature, then for each certificate."""
+        """Called for the end of the short chain before any signature, then for each certificate.
+
+        What it raises would end as a fault of ours in the log, for each stranger who likes.
+        """
         try:
-            key = certificate.get_pubkey()
-        except (crypto.Error, SSL.Error):  # a key that OpenSSL cannot read
-            return False
+            return self._is_cheap(certificate.get_pubkey())
+        except (crypto.Error, SSL.Error, ValueError, TypeError, UnsupportedAlgorithm):
+            return False  # a key that OpenSSL or the library cannot read
+
+    def _is_cheap(self, key: crypto.PKey) -> bool:
         if key.type() not in _KEY_TYPES_WITH_COSTLY_SIZES:
             return True
         if key.bits() > self._policy.max_key_bits:
