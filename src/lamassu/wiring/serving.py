@@ -148,7 +148,7 @@ def _checks(platform: Platform, running: Running) -> Mapping[str, Check]:
     """What readiness asks: database, keys, relay and listeners as they really are."""
 
     async def keys() -> None:
-        if not platform.kms.healthy():
+        if not await platform.kms.healthy():
             raise Unavailable("the default crypto engine cannot be used")
 
     async def listeners() -> None:

@@ -13,7 +13,7 @@ import structlog
 
 from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
 from lamassu.kernel.identity import Peer, PrincipalKind
-from lamassu.platform.http import Application, Mount, build_app
+from lamassu.platform.http import Application, Mount, build_app, health
 from lamassu.platform.http.errors import STATUS, status_of
 from tests.platform.http.conftest import (
     ADMIN,
@@ -451,6 +451,29 @@ async def test_what_is_not_ready_is_told_to_principals_only(
     assert (stranger.status_code, stranger.json()) == (503, {"status": "unready"})
     assert revoked.json() == {"status": "unready"}
     assert admin.json() == {"status": "unready", "failing": ["database", "relay"]}
+
+
+async def test_a_check_that_does_not_end_is_waited_for_briefly_and_run_once(
+    build: Callable[..., Application], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "PATIENCE", 0.05)
+    over = asyncio.Event()
+    runs = 0
+
+    async def hangs() -> None:
+        nonlocal runs
+        runs += 1
+        await over.wait()
+
+    client = Client(build(checks={"hanging": hangs}))
+
+    answers = [await client("GET", "/health/ready") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert answers[0].json()["failing"] == ["hanging"]
+    assert runs == 1
+
+    over.set()
+    assert (await client("GET", "/health/ready")).status_code == 200
 
 
 async def test_the_originals_health_keeps_its_fields_and_tells_nothing(client: Client) -> None:

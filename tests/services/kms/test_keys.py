@@ -200,8 +200,19 @@ async def test_health_follows_the_keystore(storage: KmsStorage, fresh_store: Pat
     kms = KmsService(
         engines=[engine], default_engine_id="software", storage=storage, clock=SystemClock()
     )
-    assert kms.healthy()
+    assert await kms.healthy()
 
     (fresh_store / "keystore.json").unlink()
 
-    assert not kms.healthy()
+    assert not await kms.healthy()
+
+
+async def test_a_closed_engine_is_not_healthy(storage: KmsStorage, fresh_store: Path) -> None:
+    engine = SoftwareEngine.open("software", fresh_store, SECRET)
+    kms = KmsService(
+        engines=[engine], default_engine_id="software", storage=storage, clock=SystemClock()
+    )
+
+    await kms.close()
+
+    assert not await kms.healthy()

@@ -168,7 +168,7 @@ class Keys(Protocol):
         """Delete a key that was made and not used after all. Unknown keys are ignored."""
         ...
 
-    def healthy(self) -> bool:
+    async def healthy(self) -> bool:
         """Whether the default engine can be used now."""
         ...
 

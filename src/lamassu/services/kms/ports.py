@@ -44,8 +44,8 @@ class CryptoEngine(Protocol):
         """Destroy a key; one that is not there is fine."""
         ...
 
-    def healthy(self) -> bool:
-        """Whether it can be used now, from what is known without waiting."""
+    async def healthy(self) -> bool:
+        """Whether it can be used now: it does a little of its work, in its own threads."""
         ...
 
     async def close(self) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -166,8 +165,12 @@ class Keystore:
                 yield StoredFile(path.stem, modified)
 
     def usable(self) -> bool:
-        """Whether the directory can be read now."""
-        return os.access(self._directory / HEADER, os.R_OK)
+        """Whether the directory can be read now, and is still the keystore that was opened."""
+        try:
+            _read_header(self._directory / HEADER).check(self._cipher)
+        except (OSError, RuleViolation):
+            return False
+        return True
 
     def _content(self, path: Path) -> bytes:
         aside = path.with_suffix(ASIDE)
@@ -214,28 +217,47 @@ def _new_header(secret: bytes, cost: ScryptCost) -> bytes:
     return json.dumps(content, indent=1).encode()
 
 
-def _unlock(header: Path, secret: bytes) -> AESGCM:
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What `keystore.json` says."""
+
+    path: Path
+    cost: ScryptCost
+    salt: bytes
+    check_text: dict[str, str]
+
+    def check(self, cipher: AESGCM) -> None:
+        """Raises `RuleViolation` (`wrong_passphrase`) for another keystore's cipher."""
+        try:
+            _unseal(cipher, self.check_text, _header_data(self.salt, self.cost))
+        except (InvalidTag, ValueError) as error:
+            raise RuleViolation(
+                f"wrong passphrase: it does not open the keystore in {self.path.parent}",
+                code="wrong_passphrase",
+            ) from error
+
+
+def _read_header(path: Path) -> _Header:
     try:
-        content = json.loads(header.read_bytes()[:FILE_LENGTH_MAX])
+        content = json.loads(path.read_bytes()[:FILE_LENGTH_MAX])
         if (content["format"], content["kdf"]) != (FORMAT, "scrypt"):
             raise ValueError("another format")
         cost = ScryptCost(int(content["n"]), int(content["r"]), int(content["p"]))
         salt = _bytes(content["salt"])
-        check = {name: str(content["check"][name]) for name in ("nonce", "sealed")}
+        check_text = {name: str(content["check"][name]) for name in ("nonce", "sealed")}
     except (ValueError, KeyError, TypeError) as error:
         raise RuleViolation(
-            f"{header} cannot be read as a keystore header; restore it from a backup",
+            f"{path} cannot be read as a keystore header; restore it from a backup",
             code="keystore_damaged",
         ) from error
     cost.check()
-    cipher = _cipher(secret, salt, cost)
-    try:
-        _unseal(cipher, check, _header_data(salt, cost))
-    except (InvalidTag, ValueError) as error:
-        raise RuleViolation(
-            f"wrong passphrase: it does not open the keystore in {header.parent}",
-            code="wrong_passphrase",
-        ) from error
+    return _Header(path, cost, salt, check_text)
+
+
+def _unlock(path: Path, secret: bytes) -> AESGCM:
+    header = _read_header(path)
+    cipher = _cipher(secret, header.salt, header.cost)
+    header.check(cipher)
     return cipher
 
 

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from lamassu.kernel.errors import Forbidden, RuleViolation
+from lamassu.kernel.errors import Forbidden, RuleViolation, Unavailable
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import Engine, KeyAlgorithm, KeyPurpose, KeySpec
@@ -127,8 +127,11 @@ class SoftwareEngine:
             lambda: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
         )
 
-    def healthy(self) -> bool:
-        return self._keystore.usable()
+    async def healthy(self) -> bool:
+        try:
+            return await self._pool.run(self._keystore.usable)
+        except Unavailable:
+            return False
 
     async def close(self) -> None:
         self._opened.clear()

@@ -147,8 +147,8 @@ class KmsService:
             storage=self._storage,
         )
 
-    def healthy(self) -> bool:
-        return self._engines.default().healthy()
+    async def healthy(self) -> bool:
+        return await self._engines.default().healthy()
 
     # for the public API
 
