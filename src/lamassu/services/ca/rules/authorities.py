@@ -72,7 +72,7 @@ def roles_of_profiles(
     if default is None and not request.any_profile_id:
         raise RuleViolation(
             "struct validation error",
-            code="field_missing",
+            code="missing_field",
             field="profile_id",
         )
     return ProfileRoles(

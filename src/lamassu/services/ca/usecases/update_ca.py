@@ -48,7 +48,7 @@ class Amendments:
     ) -> CertificationAuthority:
         """Set the default profile. Raises `NotFound` for either, `RuleViolation`, `Forbidden`."""
         if not profile_id:
-            raise RuleViolation("struct validation error", code="field_missing", field="profile_id")
+            raise RuleViolation("struct validation error", code="missing_field", field="profile_id")
         async with self._store.unit() as transaction:
             previous = await transaction.lock_ca(ca_id)
             if previous is None:
