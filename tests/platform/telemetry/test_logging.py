@@ -13,9 +13,10 @@ from lamassu.platform.telemetry import start_logging
 start_logging("{level}", "{form}")
 log = structlog.get_logger("ours")
 log.debug("too_low")
-log.info("opened", path="a", password="s3cr3t", nested={{"client_secret": "s3cr3t", "id": 1}})
+log.info("opened", path="a", said="x\\n2030-01-01 [error] forged \\x1b[31m\\u2028", password="s3cr3t", nested={{"client_secret": "s3cr3t", "id": 1}})
 logging.getLogger("theirs").debug("far too low")
 logging.getLogger("theirs").warning("slow %s", "disk")
+logging.getLogger("theirs").warning("device %s", "d\\n2030-01-01 [error] forged\\x1b[2J")
 try:
     raise OSError("broken")
 except OSError:
@@ -43,6 +44,7 @@ def test_every_line_is_json_with_level_and_time() -> None:
     assert [(line["event"], line["level"]) for line in lines] == [
         ("opened", "info"),
         ("slow disk", "warning"),
+        ("device d\n2030-01-01 [error] forged\x1b[2J", "warning"),
         ("failed", "error"),
         ("failed too", "error"),
     ]
@@ -50,7 +52,7 @@ def test_every_line_is_json_with_level_and_time() -> None:
     assert lines[0]["path"] == "a"
     assert lines[0]["nested"]["id"] == 1
     assert lines[1]["logger"] == "theirs"
-    assert all("OSError: broken" in line["exception"] for line in lines[2:])
+    assert all("OSError: broken" in line["exception"] for line in lines[3:])
 
 
 def test_the_console_shows_events_and_traces_in_plain_text() -> None:
@@ -59,6 +61,14 @@ def test_the_console_shows_events_and_traces_in_plain_text() -> None:
     assert "slow disk" in text
     assert text.count("OSError: broken") == 2
     assert "\x1b[" not in text
+
+
+def test_no_text_forges_a_line_or_commands_the_terminal() -> None:
+    for form in ("console", "json"):
+        lines = lines_of(form)
+        assert sum("forged" in line for line in lines) == 2
+        assert not any(line.startswith("2030") for line in lines)
+        assert not any(command in line for command in "\x1b\u2028" for line in lines)
 
 
 def test_the_level_is_kept() -> None:

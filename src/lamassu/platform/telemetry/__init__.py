@@ -12,6 +12,7 @@ from structlog.typing import Processor, WrappedLogger
 __all__ = ["start_logging"]
 
 MASK = "**********"
+_TRACES = frozenset({"traceback", "exception", "stack"})
 _SECRET_WORDS = ("password", "passphrase", "secret", "token", "pin", "private_key", "authorization")
 
 
@@ -27,7 +28,7 @@ def start_logging(level: str, form: str) -> None:
     threshold = logging.getLevelNamesMapping()[level.upper()]
     render = [
         mask_secrets,
-        structlog.processors.format_exc_info if form == "json" else _unchanged,
+        structlog.processors.format_exc_info if form == "json" else escape_commands,
         renderer,
     ]
     describe: list[Processor] = [
@@ -79,7 +80,18 @@ def _masked(key: str, value: object) -> object:
     return value
 
 
-def _unchanged(
+def escape_commands(
     logger: WrappedLogger, method: str, event: MutableMapping[str, object]
 ) -> MutableMapping[str, object]:
+    """Let no text forge a line or command the terminal that shows it; traces keep their lines.
+
+    JSON escapes by itself, and the console what is no text.
+    """
+    for key, value in event.items():
+        if key not in _TRACES and isinstance(value, str) and not value.isprintable():
+            event[key] = "".join(c if c.isprintable() else _escaped(c) for c in value)
     return event
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
