@@ -116,6 +116,22 @@ async def test_only_the_edge_may_use_its_routes(world: World, peer: Peer) -> Non
     assert await world.devices.find("dev-1") is None
 
 
+@pytest.mark.parametrize("word", ["a\nforged", "\x1b[2J", "a b", "x\u2028"])
+async def test_an_edge_writes_no_line_of_its_own_into_the_trail(world: World, word: str) -> None:
+    await world.dms()
+    chain = [base64.b64encode(world.bootstrap().der).decode()]
+    request_csr = base64.b64encode(csr(ec_key(), "dev-1")).decode()
+    client = Client(internal_app(world), EDGE_PEER)
+
+    for body in (
+        {"peer": {"chain": chain, "address": word}, "csr": request_csr},
+        {"peer": {"chain": chain}, "csr": request_csr, "request_id": word},
+    ):
+        answer = await client("POST", "/internal/dms/fleet/enroll", body)
+        assert told(answer) == (400, "invalid_value")
+    assert await world.devices.find("dev-1") is None
+
+
 async def test_an_edge_that_is_refused_is_no_business_of_the_device(world: World) -> None:
     await world.dms()
     revoked_edge = remote(world, Peer((b"va",)))

@@ -22,13 +22,14 @@ from lamassu.services.dms.contract import CsrPayload, Enrollment, EnrollmentRequ
 
 EST_EDGE = Access.internal("service/est")
 _BODY_LIMIT = 512 * 1024  # a chain and a CSR at their bounds, as base64
+_PLAIN = r"^[A-Za-z0-9._:%-]*$"  # what goes into events and the trail as it stands
 
 
 class PeerBody(WireModel):
     """The device's end of its TLS connection."""
 
     chain: list[WireBase64] = Field(default_factory=list, max_length=32)
-    address: str = Field(default="", max_length=256)
+    address: str = Field(default="", max_length=256, pattern=_PLAIN)
 
 
 class EnrollmentBody(WireModel):
@@ -39,7 +40,7 @@ class EnrollmentBody(WireModel):
     fault_text: str = Field(default="", max_length=1024)
     fault_code: str = Field(default="", max_length=128)
     fault_field: str = Field(default="", max_length=128)
-    request_id: str = Field(default="", max_length=128)
+    request_id: str = Field(default="", max_length=128, pattern=_PLAIN)
 
 
 class Refusal(BaseModel):
