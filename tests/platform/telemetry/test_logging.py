@@ -13,7 +13,9 @@ from lamassu.platform.telemetry import start_logging
 start_logging("{level}", "{form}")
 log = structlog.get_logger("ours")
 log.debug("too_low")
-log.info("opened", path="a", said="x\\n2030-01-01 [error] forged \\x1b[31m\\u2028", password="s3cr3t", nested={{"client_secret": "s3cr3t", "id": 1}})
+said = "x\\n2030-01-01 [error] forged \\x1b[31m\\u2028"
+nested = {{"client_secret": "s3cr3t", "id": 1}}
+log.info("opened", path="a", said=said, password="s3cr3t", nested=nested)
 logging.getLogger("theirs").debug("far too low")
 logging.getLogger("theirs").warning("slow %s", "disk")
 logging.getLogger("theirs").warning("device %s", "d\\n2030-01-01 [error] forged\\x1b[2J")
