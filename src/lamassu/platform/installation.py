@@ -11,11 +11,15 @@ est/                               all that an EST edge in a process of its own 
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamassu.kernel.errors import NotFound
+from lamassu.kernel.errors import Conflict, NotFound
 from lamassu.platform.security.private_files import (
     create_private_file,
     make_private_directory,
@@ -128,3 +132,23 @@ class Installation:
         """Write a certificate and its key (0600), replacing those before."""
         replace_private_file(key, pem)
         replace_private_file(certificate, chain_pem)
+
+    @contextmanager
+    def served_alone(self) -> Iterator[None]:
+        """Bar a second process from serving this directory until the end of the block.
+
+        Two would share one embedded database and tell everything twice. The lock goes with the
+        process, however it ends. Raises `Conflict` (`served_already`).
+        """
+        descriptor = os.open(self.directory / "data" / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict(
+                    f"another process serves {self.directory} already; stop it first",
+                    code="served_already",
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -209,14 +210,23 @@ async def _open_kms(
 def _open_engine(installation: Installation, settings: Settings) -> SoftwareEngine:
     engine = settings.software_engine
     path = installation.directory / engine.passphrase_file
+    field = "crypto_engines.software.passphrase_file"
     try:
+        mode = path.stat().st_mode
         secret = path.read_bytes().strip()
     except OSError as error:
         raise NotFound(
             f"the keystore's passphrase file {path} cannot be read: {error.strerror}",
             code="passphrase_missing",
-            field="crypto_engines.software.passphrase_file",
+            field=field,
         ) from None
+    # The group may read: so systemd hands credentials to a service that is not root's.
+    if mode & stat.S_IRWXO:
+        raise RuleViolation(
+            f"everybody may read the keystore's passphrase; run: chmod 600 {path}",
+            code="passphrase_exposed",
+            field=field,
+        )
     return SoftwareEngine.open(
         engine.id, installation.keystore, secret, metadata=dict(engine.metadata)
     )

@@ -76,6 +76,7 @@ async def _serving_platform(directory: Path, listen: Listen) -> AsyncIterator[Ru
     for warning in warnings(settings):
         log.warning("configuration_warning", text=warning)
     async with AsyncExitStack() as stack:
+        stack.enter_context(Installation(directory).served_alone())
         platform = await stack.enter_async_context(opened(directory))
         running = Running()
         listeners = await _listeners(platform, listen, running)

@@ -436,7 +436,7 @@ def test_the_written_file_takes_the_choices(write: Write) -> None:
         port=1,
         http_port=2,
         internal_port=3,
-        public_urls=["https://a:1", "https://b'\"#: é"],
+        public_urls=["https://a:1", "https://b/'\": é"],
         validation_urls=["http://c"],
         database_url="postgresql://u:p$${w}@h/n",
     )

@@ -6,9 +6,11 @@ A section that is shown here and whose feature comes later is judged for its sha
 
 from __future__ import annotations
 
+import ipaddress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, cast
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic import ValidationError as PydanticValidationError
@@ -35,6 +37,25 @@ def _known_ssl_mode(mode: str) -> str:
     if mode not in SSL_MODES:
         raise ValueError(f"one of {', '.join(SSL_MODES)}")
     return mode
+
+
+def _address(text: str) -> str:
+    if text != "localhost":
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError("an IP address of this host, 0.0.0.0 for all, or localhost") from None
+    return text
+
+
+def _base_url(*schemes: str) -> AfterValidator:
+    def check(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in schemes or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError(f"a URL such as {schemes[0]}://name:port")
+        return text
+
+    return AfterValidator(check)
 
 
 class Section(BaseModel):
@@ -72,10 +93,12 @@ class Http(Section):
 class Server(Section):
     """`server`: addresses and ports beside the main one, and the names that clients use."""
 
-    listen_address: str = "127.0.0.1"
+    listen_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1"
     http_port: Port = 8080
     internal_port: Port = 8444
-    public_urls: tuple[str, ...] = ("https://localhost:8443",)
+    public_urls: tuple[Annotated[str, _base_url("https", "http")], ...] = (
+        "https://localhost:8443",
+    )
 
 
 class DatabaseUrl(Section):
@@ -189,7 +212,7 @@ class CryptoEngines(Section):
 class Va(Section):
     """`va`: bases of the OCSP, CRL and CA certificate addresses that certificates carry."""
 
-    public_urls: tuple[str, ...] = ("http://127.0.0.1:8080",)
+    public_urls: tuple[Annotated[str, _base_url("http")], ...] = ("http://127.0.0.1:8080",)
 
 
 class Dms(Section):
@@ -258,7 +281,7 @@ class IdentityExtractors(Section):
 class Upstream(Section):
     """`est`: where an EST edge in a process of its own asks, and as whom."""
 
-    upstream: str
+    upstream: Annotated[str, _base_url("https")]
     cert_file: Path = Path("est.crt")
     key_file: Path = Path("est.key")
     ca_file: Path = Path("tls-ca.crt")
