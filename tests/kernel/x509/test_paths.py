@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from lamassu.kernel.x509 import paths
 from lamassu.kernel.x509.paths import PathInvalid, Purpose, verify_path
 from tests.support.pki import CLIENT_AUTH, NOW, SERVER_AUTH, Made, ec_key, make, usage
 
@@ -198,6 +200,34 @@ def test_a_swapped_key_under_a_ca_name_and_serial_does_not_help(root: Made, midd
 
     # the impostor's signature by the root is real here; only the exact anchor counts
     assert refusal(leaf, anchor=middle) == "certificate_unknown_issuer"
+
+
+def test_a_strangers_chain_is_searched_with_our_own_keys_only(
+    root: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attack on security rule 21: seven CAs of one name, each of which each of them may have
+    signed, with slow keys. Searched from the bottom they cost 49 ms a request on a kept
+    connection; a path of ours through such company is found all the same."""
+    looked_with: list[bytes] = []
+    issued = paths._issued
+
+    def watched(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+        looked_with.append(issuer.public_bytes(Encoding.DER))
+        return issued(issuer, certificate)
+
+    monkeypatch.setattr(paths, "_issued", watched)
+    stranger = make("Ring", ca=True, key=ec_key())
+    ring = [make("Ring", issuer=stranger, ca=True, key=ec_key()) for _ in range(7)]
+    leaf = make("device", issuer=ring[0], extended=CLIENT_AUTH)
+
+    assert refusal(leaf, *ring, anchor=root) == "certificate_unknown_issuer"
+    assert set(looked_with) <= {root.der}
+
+    top = make("Top", issuer=root, ca=True)
+    below = make("Below", issuer=top, ca=True)
+    ours = make("device", issuer=below, extended=CLIENT_AUTH)
+    found = path(ours, *ring, below, top, anchor=root)
+    assert found == (ours.der, below.der, top.der, root.der)
 
 
 def test_rubbish_and_floods_are_refused(root: Made) -> None:

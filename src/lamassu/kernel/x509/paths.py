@@ -65,12 +65,13 @@ def verify_path(
     if len(intermediates) > _MOST_INTERMEDIATES:
         raise PathInvalid(f"more than {_MOST_INTERMEDIATES} intermediate certificates")
     end = _load(leaf)
-    between = [_load(certificate) for certificate in dict.fromkeys(intermediates)]
+    presented = [_load(certificate) for certificate in dict.fromkeys(intermediates)]
     trusted = tuple(dict.fromkeys(anchors))
     if not trusted:
         raise _unknown_issuer()
     if leaf in trusted:
         raise PathInvalid("a trust anchor does not identify anybody")
+    between = _vouched_for(presented, _loaded(trusted))
     verifier = (
         PolicyBuilder()
         .store(_store(trusted))
@@ -94,9 +95,31 @@ def _load(data: bytes) -> x509.Certificate:
         raise PathInvalid("certificate cannot be read") from None
 
 
+def _vouched_for(
+    certificates: Sequence[x509.Certificate], anchors: Sequence[x509.Certificate]
+) -> list[x509.Certificate]:
+    """Those that an anchor signed, or one that an anchor signed, and so on; from the top down.
+
+    A stranger's certificates, which may all claim to have signed each other, cost one look with
+    the key of an anchor each, and the search for a path never meets them (security rule 21).
+    """
+    kept: list[x509.Certificate] = []
+    left, issuers = list(certificates), list(anchors)
+    while left and issuers:
+        issuers = [each for each in left if any(_issued(issuer, each) for issuer in issuers)]
+        kept += issuers
+        left = [each for each in left if each not in issuers]
+    return kept
+
+
+@lru_cache(maxsize=64)
+def _loaded(anchors: tuple[bytes, ...]) -> tuple[x509.Certificate, ...]:
+    return tuple(_load(anchor) for anchor in anchors)
+
+
 @lru_cache(maxsize=64)
 def _store(anchors: tuple[bytes, ...]) -> Store:
-    return Store([_load(anchor) for anchor in anchors])
+    return Store(list(_loaded(anchors)))
 
 
 # What the library leaves to a policy of one's own. It checks by itself: signatures, names,
@@ -198,7 +221,7 @@ def _reason(
     purpose: Purpose,
 ) -> PathInvalid:
     """Why there is no path, for people; the verdict itself was the library's."""
-    issuers = _issuers_of(leaf, intermediates, [_load(anchor) for anchor in anchors])
+    issuers = _issuers_of(leaf, intermediates, _loaded(anchors))
     if issuers is None:
         return _unknown_issuer()
     if leaf.not_valid_after_utc < at:
