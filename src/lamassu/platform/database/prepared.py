@@ -28,9 +28,17 @@ class Prepared:
     """
 
     def __init__(
-        self, statement: Statement | Mapping[str, Statement], *, columns: Sequence[str] = ()
+        self,
+        statement: Statement | Mapping[str, Statement],
+        *,
+        columns: Sequence[str] = (),
+        many: bool = False,
     ) -> None:
-        """`statement` may differ by dialect (`postgresql`, `sqlite`), where they spell it so."""
+        """`statement` may differ by dialect (`postgresql`, `sqlite`), where they spell it so.
+
+        `many`: it may touch many rows after all, and stays off the event loop.
+        """
+        self.many = many
         self._statement = statement
         self._columns = list(columns)
         self._plans: dict[str, Plan] = {}

@@ -29,6 +29,7 @@ from lamassu.platform.database.sqlite_driver import (
 
 log = structlog.get_logger(__name__)
 
+_FEW = 12  # rows that are written sooner than a trip to the thread is made
 GROUP_LIMIT = 64
 """Units that one COMMIT, and so one sync of the disk, may carry."""
 
@@ -222,12 +223,17 @@ class SqliteSession:
         return self._connection
 
     async def fetch(self, statement: Prepared, values: Values) -> Sequence[Any]:
-        return _run(self._writer.raw, statement.on(self._connection.dialect), values)
+        plan = statement.on(self._connection.dialect)
+        if statement.many:
+            return await self._writer.trip(_run, self._writer.raw, plan, values)
+        return _run(self._writer.raw, plan, values)
 
     async def run_each(self, statement: Prepared, rows: Sequence[Values]) -> None:
         plan = statement.on(self._connection.dialect)
-        for values in rows:
-            _run(self._writer.raw, plan, values)
+        if len(rows) > _FEW:
+            await self._writer.trip(_run_each, self._writer.raw, plan, rows)
+        else:
+            _run_each(self._writer.raw, plan, rows)
 
 
 class QuickReader:
@@ -256,6 +262,13 @@ class QuickReader:
 def _run(connection: sqlite3.Connection, plan: Plan, values: Values) -> Sequence[Any]:
     try:
         return plan.rows(connection.execute(plan.text, plan.arguments(values)).fetchall())
+    except Exception as error:
+        raise named(error) from error
+
+
+def _run_each(connection: sqlite3.Connection, plan: Plan, rows: Sequence[Values]) -> None:
+    try:
+        connection.executemany(plan.text, [plan.arguments(values) for values in rows])
     except Exception as error:
         raise named(error) from error
 
@@ -326,7 +339,7 @@ class SqliteStore:
 
     async def fetch(self, service: str, statement: Prepared, values: Values) -> Sequence[Any]:
         plan = statement.on(self._connection.dialect)
-        rows = self._quick_reader.fetch(plan, values)
+        rows = None if statement.many else self._quick_reader.fetch(plan, values)
         if rows is not None:
             return rows
         async with self._readers.connect() as connection:

@@ -50,6 +50,10 @@ class Unit:
         """The rows of a prepared statement. Raises SQLAlchemy's errors, as `connection` does."""
         return await self._session.fetch(statement, values)
 
+    async def run_each(self, statement: Prepared, rows: Sequence[Values]) -> None:
+        """Run a prepared statement once for each of `rows`, in one go."""
+        await self._session.run_each(statement, rows)
+
     def emit(self, event: Event) -> None:
         """Tell the others, once this transaction has committed."""
         self.records.append(event)

@@ -11,12 +11,14 @@ from functools import cache
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, Select, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from lamassu.kernel.errors import LamassuError, Unavailable
 from lamassu.kernel.records import StoredEvent
 from lamassu.platform.database import Database, Prepared, Unit
 from lamassu.platform.database.journal_tables import tables
+from lamassu.platform.database.prepared import Statement
 from lamassu.platform.database.records import EVENT
 from lamassu.platform.messaging.pulse import Pulse
 
@@ -142,22 +144,20 @@ class Feed:
             self._saved = self.position
         return bool(rows)
 
-    async def _read(self) -> tuple[int, Sequence[Row[Any]]]:
+    async def _read(self) -> tuple[int, Sequence[Any]]:
         """The journal's last position, and the next events of interest."""
         # the head first: what it counts is there when the events are read
         last = await self._last()
         if last <= self.position:
             return last, ()
-        async with self._database.reading(self.source) as connection:
-            found = await connection.execute(self._wanted, {"after": self.position})
-            return last, list(found)
+        return last, await self._database.fetch(self.source, self._wanted, {"after": self.position})
 
     async def _last(self) -> int:
         rows = await self._database.fetch(self.source, _head_position(self.source), {})
         last: int = rows[0].position
         return last
 
-    async def _handle_together(self, rows: Sequence[Row[Any]]) -> bool:
+    async def _handle_together(self, rows: Sequence[Any]) -> bool:
         """Hand over all rows in one call, where the consumer takes them so.
 
         False if it does not, or failed: then each is handed over by itself, to find the one
@@ -177,7 +177,7 @@ class Feed:
         self.handled += len(rows)
         return True
 
-    async def _handle(self, row: Row[Any]) -> bool:
+    async def _handle(self, row: Any) -> bool:
         """True when the event is done with, one way or the other; false when told to stop."""
         tries = 0
         while True:
@@ -210,7 +210,7 @@ class Feed:
             return self._patience.tries_when_unavailable
         return self._patience.tries
 
-    async def _bury(self, row: Row[Any], tries: int, error: Exception) -> None:
+    async def _bury(self, row: Any, tries: int, error: Exception) -> None:
         """Record the event as given up, and go past it, in one transaction."""
         event = _told(row.body)
         letter = {
@@ -238,31 +238,36 @@ class Feed:
         )
 
     async def _load(self) -> int:
-        cursors = tables(self._owner).cursors
-        mine = select(cursors.c.position).where(
-            cursors.c.consumer == self.consumer, cursors.c.source == self.source
-        )
-        async with self._database.reading(self._owner) as connection:
-            return (await connection.execute(mine)).scalar() or 0
+        mine = {"consumer": self.consumer, "source": self.source}
+        rows = await self._database.fetch(self._owner, _load_cursor(self._owner), mine)
+        return rows[0].position if rows else 0
 
     async def _save_in(self, unit: Unit, position: int) -> None:
-        cursors = tables(self._owner).cursors
-        moved = await unit.connection.execute(
-            update(cursors)
-            .where(cursors.c.consumer == self.consumer, cursors.c.source == self.source)
-            .values(position=position)
+        cursor = {"consumer": self.consumer, "source": self.source, "position": position}
+        await unit.fetch(_save_cursor(self._owner), cursor)
+
+
+@cache
+def _load_cursor(owner: str) -> Prepared:
+    cursors = tables(owner).cursors
+    return Prepared(
+        select(cursors.c.position).where(
+            cursors.c.consumer == bindparam("consumer"), cursors.c.source == bindparam("source")
         )
-        if moved.rowcount == 0:
-            await unit.connection.execute(
-                insert(cursors),
-                [
-                    {
-                        "consumer": self.consumer,
-                        "source": self.source,
-                        "position": position,
-                    }
-                ],
-            )
+    )
+
+
+@cache
+def _save_cursor(owner: str) -> Prepared:
+    cursors = tables(owner).cursors
+    statements: dict[str, Statement] = {}
+    for dialect, start in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert)):
+        put = start(cursors)
+        statements[dialect] = put.on_conflict_do_update(
+            index_elements=[cursors.c.consumer, cursors.c.source],
+            set_={"position": put.excluded.position},
+        )
+    return Prepared(statements, columns=cursors.c.keys())
 
 
 @cache
@@ -270,8 +275,8 @@ def _head_position(source: str) -> Prepared:
     return Prepared(select(tables(source).head.c.position))
 
 
-def _wanted(source: str, types: Sequence[str] | None) -> Select[tuple[int, str]]:
-    """The next events of these types: built once, so that its text is found again."""
+def _wanted(source: str, types: Sequence[str] | None) -> Prepared:
+    """The next events of these types."""
     journal = tables(source).journal
     wanted = (
         select(journal.c.position, journal.c.body)
@@ -279,7 +284,9 @@ def _wanted(source: str, types: Sequence[str] | None) -> Select[tuple[int, str]]
         .order_by(journal.c.position)
         .limit(BATCH)
     )
-    return wanted if types is None else wanted.where(journal.c.type.in_(tuple(types)))
+    if types is not None:
+        wanted = wanted.where(or_(*(journal.c.type == kind for kind in types)))
+    return Prepared(wanted, many=True)
 
 
 def stored_event(service: str, position: int, body: str) -> StoredEvent:

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from lamassu.kernel.errors import LamassuError, Unavailable
-from lamassu.platform.database import Database, Unit
+from lamassu.platform.database import Database, Prepared, Unit
 from lamassu.platform.database.journal_tables import tables
 from lamassu.platform.messaging.chain import link
 from lamassu.platform.messaging.pulse import Pulse
@@ -43,7 +43,7 @@ class Sequencer:
         self.service = service
         self.moved = 0
         self._database = database
-        self._tables = tables(service)
+        self._statements = _Statements(service)
         self._on_moved = on_moved
         self._gather = gather
         self._pulse = Pulse(interval)
@@ -81,10 +81,8 @@ class Sequencer:
 
     async def waiting_for(self) -> timedelta:
         """The age of the oldest record without a place; zero when there is none."""
-        outbox = self._tables.outbox
-        oldest = select(outbox.c.time).order_by(outbox.c.seq).limit(1)
-        async with self._database.reading(self.service) as connection:
-            time: datetime | None = (await connection.execute(oldest)).scalar()
+        rows = await self._database.fetch(self.service, self._statements.oldest, {})
+        time: datetime | None = rows[0].time if rows else None
         if time is None:
             return timedelta()
         return max(timedelta(), self._database.clock.now() - time)
@@ -101,47 +99,66 @@ class Sequencer:
 
     async def _has_work(self) -> bool:
         """Asked without a lock, so that an idle service costs one small read a second."""
-        some = select(self._tables.outbox.c.seq).limit(1)
-        async with self._database.reading(self.service) as connection:
-            return (await connection.execute(some)).first() is not None
+        return bool(await self._database.fetch(self.service, self._statements.oldest, {}))
 
     async def _move_batch(self, unit: Unit) -> int:
-        head, outbox = self._tables.head, self._tables.outbox
-        last = (await unit.connection.execute(select(head).with_for_update())).first()
-        if last is None:
+        found = await unit.fetch(self._statements.lock_head, {})
+        if not found:
             raise Unavailable(
                 f"the journal of {self.service} lost its head", code="journal_damaged"
             )
-        rows = (
-            await unit.connection.execute(select(outbox).order_by(outbox.c.seq).limit(BATCH))
-        ).all()
+        rows = await unit.fetch(self._statements.batch, {})
         if rows:
-            await self._append(unit, last, rows)
+            await self._append(unit, found[0], rows)
         return len(rows)
 
-    async def _append(self, unit: Unit, last: Row[Any], rows: Sequence[Row[Any]]) -> None:
-        head, outbox, journal = self._tables.head, self._tables.outbox, self._tables.journal
+    async def _append(self, unit: Unit, last: Any, rows: Sequence[Any]) -> None:
         chained = _chained(self.service, last.position, bytes(last.hash), rows)
         position, hash_ = last.position + len(rows), chained[-1]["hash"]
-        connection = unit.connection
-        await connection.execute(insert(journal), chained)
+        await unit.run_each(self._statements.append, chained)
         # by number, not up to a number: a lower one may commit between reading and deleting
-        await connection.execute(
-            delete(outbox).where(outbox.c.seq == bindparam("moved")),
-            [{"moved": row.seq} for row in rows],
-        )
+        await unit.run_each(self._statements.remove, chained)
         mac = self._database.writer.seal_head(self.service, position, hash_)
-        await connection.execute(update(head).values(position=position, hash=hash_, mac=mac))
+        values = {"position": position, "hash": hash_, "mac": mac}
+        await unit.fetch(self._statements.move_head, values)
+
+
+class _Statements:
+    """What a sequencer runs on the tables of its service."""
+
+    def __init__(self, service: str) -> None:
+        head, outbox, journal = (
+            tables(service).head,
+            tables(service).outbox,
+            tables(service).journal,
+        )
+        by_age = select(outbox).order_by(outbox.c.seq)
+        record = [column for column in outbox.c if column.name != "seq"]
+        place = [
+            bindparam(name, type_=journal.c[name].type)
+            for name in ("position", "prev_hash", "hash")
+        ]
+        self.oldest = Prepared(select(outbox.c.time).order_by(outbox.c.seq).limit(1))
+        self.lock_head = Prepared(select(head).with_for_update())
+        self.batch = Prepared(by_age.limit(BATCH), many=True)
+        # the rows go from table to table, only their places come from here
+        self.append = Prepared(
+            insert(journal).from_select(
+                [*(column.name for column in record), *named],
+                select(*record, *place).where(outbox.c.seq == bindparam("seq")),
+            )
+        )
+        self.remove = Prepared(delete(outbox).where(outbox.c.seq == bindparam("seq")))
+        self.move_head = Prepared(update(head), columns=["position", "hash", "mac"])
 
 
 def _chained(
-    service: str, position: int, hash_: bytes, rows: Sequence[Row[Any]]
+    service: str, position: int, hash_: bytes, rows: Sequence[Any]
 ) -> list[Mapping[str, Any]]:
+    """The place of each row, by its number in the outbox."""
     chained: list[Mapping[str, Any]] = []
     for row in rows:
         position += 1
         previous, hash_ = hash_, link(service, position, row, hash_)
-        columns = dict(row._mapping)
-        del columns["seq"]
-        chained.append({**columns, "position": position, "prev_hash": previous, "hash": hash_})
+        chained.append({"seq": row.seq, "position": position, "prev_hash": previous, "hash": hash_})
     return chained

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from sqlalchemy import Column, MetaData, Table, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Column, MetaData, Table, bindparam, select, update
 
-from lamassu.platform.database import Database
+from lamassu.platform.database import Database, Prepared, Unit
 from lamassu.platform.database.types import BigInteger, JsonDocument, Text, UtcDateTime
 from lamassu.services.alerts.model import LatestEvent
 from lamassu.services.alerts.ports import AlertsUnit
@@ -34,46 +33,47 @@ positions = Table(
 )
 
 
+_LOCK_POSITION = Prepared(
+    select(positions.c.position).where(positions.c.source == bindparam("wanted")).with_for_update()
+)
+_FIRST_POSITION = Prepared(positions.insert(), columns=["source", "position"])
+_SET_POSITION = Prepared(
+    update(positions).where(positions.c.source == bindparam("wanted")), columns=["position"]
+)
+_COUNT = Prepared(
+    update(latest_events)
+    .where(latest_events.c.event_type == bindparam("wanted"))
+    .values(counter=latest_events.c.counter + bindparam("more"))
+    .returning(latest_events.c.counter),
+    columns=["event", "seen_at"],
+)
+_FIRST_COUNT = Prepared(latest_events.insert(), columns=latest_events.c.keys())
+
+
 class AlertsUnitOnDatabase:
     """One transaction."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
 
     async def lock_position(self, source: str) -> int:
         """Two that begin at once trip over the primary key: one of them tries again."""
-        query = select(positions.c.position).where(positions.c.source == source)
-        position: int | None = await self._connection.scalar(query.with_for_update())
-        if position is None:
-            await self._connection.execute(positions.insert().values(source=source, position=0))
-        return position or 0
+        for row in await self._unit.fetch(_LOCK_POSITION, {"wanted": source}):
+            return int(row.position)
+        await self._unit.fetch(_FIRST_POSITION, {"source": source, "position": 0})
+        return 0
 
     async def set_position(self, source: str, position: int) -> None:
         """The row is there since it was locked."""
-        await self._connection.execute(
-            update(positions).where(positions.c.source == source).values(position=position)
-        )
+        await self._unit.fetch(_SET_POSITION, {"wanted": source, "position": position})
 
     async def count(self, seen: LatestEvent) -> None:
         """The database adds, so that no count is lost between two sources of one type."""
-        changed = await self._connection.execute(
-            update(latest_events)
-            .where(latest_events.c.event_type == seen.event_type)
-            .values(
-                event=dict(seen.cloud_event),
-                seen_at=seen.seen_at,
-                counter=latest_events.c.counter + seen.counter,
-            )
-        )
-        if changed.rowcount == 0:
-            await self._connection.execute(
-                latest_events.insert().values(
-                    event_type=seen.event_type,
-                    event=dict(seen.cloud_event),
-                    seen_at=seen.seen_at,
-                    counter=seen.counter,
-                )
-            )
+        row = {"event": dict(seen.cloud_event), "seen_at": seen.seen_at}
+        wanted = {"wanted": seen.event_type, "more": seen.counter}
+        if not await self._unit.fetch(_COUNT, row | wanted):
+            first = {"event_type": seen.event_type, "counter": seen.counter}
+            await self._unit.fetch(_FIRST_COUNT, row | first)
 
 
 class AlertsStorage:
@@ -86,7 +86,7 @@ class AlertsStorage:
     async def unit(self) -> AsyncIterator[AlertsUnit]:
         """A transaction."""
         async with self._database.unit(SERVICE) as unit:
-            yield AlertsUnitOnDatabase(unit.connection)
+            yield AlertsUnitOnDatabase(unit)
 
     async def latest(self) -> Sequence[LatestEvent]:
         """One per type."""
