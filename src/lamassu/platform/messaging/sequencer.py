@@ -134,10 +134,8 @@ class _Statements:
         )
         by_age = select(outbox).order_by(outbox.c.seq)
         record = [column for column in outbox.c if column.name != "seq"]
-        place = [
-            bindparam(name, type_=journal.c[name].type)
-            for name in ("position", "prev_hash", "hash")
-        ]
+        named = ("position", "prev_hash", "hash")
+        place = [bindparam(name, type_=journal.c[name].type) for name in named]
         self.oldest = Prepared(select(outbox.c.time).order_by(outbox.c.seq).limit(1))
         self.lock_head = Prepared(select(head).with_for_update())
         self.batch = Prepared(by_age.limit(BATCH), many=True)
