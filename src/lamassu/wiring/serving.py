@@ -20,6 +20,7 @@ from lamassu.platform.security.tls import (
     build_server_context,
 )
 from lamassu.platform.telemetry import start_logging
+from lamassu.services.access.contract import Mode
 from lamassu.wiring.edge import serving_edge
 from lamassu.wiring.jobs import running_jobs
 from lamassu.wiring.listening import Listen, Running, chosen, server_files, tls_policy
@@ -78,6 +79,9 @@ async def _serving_platform(directory: Path, listen: Listen) -> AsyncIterator[Ru
     async with AsyncExitStack() as stack:
         stack.enter_context(Installation(directory).served_alone())
         platform = await stack.enter_async_context(opened(directory))
+        if platform.mode is Mode.PRODUCTION:
+            for leftover in await platform.access.leftovers_of_development():
+                log.warning("leftover_of_development", text=leftover)
         running = Running()
         listeners = await _listeners(platform, listen, running)
         await platform.bus.start()

@@ -301,3 +301,19 @@ async def test_production_is_left_only_by_an_act_of_its_own(
     await access.lower_mode(caller=HOST)
     assert await start().settle_mode(Mode.DEVELOPMENT, caller=HOST) is Mode.DEVELOPMENT
     assert [action for action, _ in await audited()] == ["access.mode"] * 3
+
+
+async def test_production_is_told_what_development_left_behind(
+    access: AccessService, clock: MovedClock, tmp_path: Path
+) -> None:
+    month = await access.issue(CredentialKind.ADMIN, "old", lifetime=30 * DAY, caller=HOST)
+    await access.issue(CredentialKind.ADMIN, "today", lifetime=DAY, caller=HOST)
+
+    root_key, admin = await access.leftovers_of_development()
+    assert "--export-root-key" in root_key
+    assert f"admin revoke {month.credential.serial_number}" in admin
+
+    export = RootKeyExport(str(tmp_path / "root.key"), PASSPHRASE)
+    await access.establish(caller=HOST, export_root_key_to=export)
+    await access.revoke("old", caller=HOST)
+    assert await access.leftovers_of_development() == []

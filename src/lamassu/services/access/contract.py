@@ -144,3 +144,7 @@ class InstallationMode(Protocol):
     async def lower_mode(self, *, caller: Caller) -> None:
         """From production to development: an act of its own, audited."""
         ...
+
+    async def leftovers_of_development(self) -> Sequence[str]:
+        """What production should not have and this installation does, a text for each."""
+        ...

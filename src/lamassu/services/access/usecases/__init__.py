@@ -18,6 +18,7 @@ from lamassu.services.access.contract import (
 from lamassu.services.access.ports import CredentialStore, PrivateFiles
 from lamassu.services.access.usecases.authenticate import Authenticator
 from lamassu.services.access.usecases.establish import establish_hierarchy, take_root_key_out
+from lamassu.services.access.usecases.find_leftovers import find_leftovers
 from lamassu.services.access.usecases.hierarchy import find_hierarchy, get_hierarchy
 from lamassu.services.access.usecases.issue_credential import issue_credential
 from lamassu.services.access.usecases.revoke_credential import revoke_credential
@@ -98,3 +99,6 @@ class AccessService:
 
     async def lower_mode(self, *, caller: Caller) -> None:
         await lower_mode(caller=caller, storage=self._storage)
+
+    async def leftovers_of_development(self) -> Sequence[str]:
+        return await find_leftovers(self._storage, now=self._clock.now())
