@@ -135,7 +135,7 @@ async def test_a_person_may_create_a_deleted_id_anew(world: World) -> None:
     assert device == await world.service.find("dev-1")
     assert device.status is DeviceStatus.NO_IDENTITY
     assert device.dms_id == "other"
-    assert not await world.service.was_deleted("dev-1")
+    assert not (await world.service.find_candidate("dev-1", "")).was_deleted
     certificate = world.office.add("dev-1")
     bound = await world.service.bind(
         world.binding("dev-1", certificate, judged=device.version, dms_id="other")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import NameOID
 
 from lamassu.kernel.errors import LamassuError, Malformed, RuleViolation
@@ -40,6 +41,7 @@ class CertificateRequest:
     key_usage: tuple[str, ...]
     extended_key_usages: tuple[str, ...]
     parsed: x509.CertificateSigningRequest = field(repr=False, compare=False)
+    public_key: CertificatePublicKeyTypes = field(repr=False, compare=False)
 
 
 def parse_csr(data: bytes) -> CertificateRequest:
@@ -80,7 +82,7 @@ def _parse(data: bytes) -> CertificateRequest:
     check_key_facts(facts, field="csr")
     requests = _extension_requests(data, attributes)
     parsed = x509.load_der_x509_csr(data)
-    parsed.public_key()  # a point that is not on its curve shows here
+    public_key = parsed.public_key()  # a point that is not on its curve shows here
     name = parsed.subject
     fault = name_fault(name)
     if fault is not None:
@@ -106,6 +108,7 @@ def _parse(data: bytes) -> CertificateRequest:
         key_usage=usages,
         extended_key_usages=extended,
         parsed=parsed,
+        public_key=public_key,
     )
 
 

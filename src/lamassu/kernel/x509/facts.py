@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TypeVar
 
 from cryptography import x509
@@ -51,6 +52,7 @@ class CertificateFacts:
     sha256: str
 
 
+@lru_cache(maxsize=256)  # the certificates of CAs, and of bootstraps that many devices share
 def certificate_facts(certificate: bytes) -> CertificateFacts:
     """Read a certificate (DER), within bounds. No signature is verified.
 

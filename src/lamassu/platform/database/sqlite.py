@@ -245,6 +245,7 @@ class QuickReader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        connection.execute("PRAGMA busy_timeout = 0")
 
     def fetch(self, plan: Plan, values: Values) -> Sequence[Any] | None:
         """The rows, or `None` when it would have to wait."""
@@ -317,14 +318,16 @@ class SqliteStore:
         )
         name_raw_errors(writer_engine)
         connection = await writer_engine.connect()
-        quick = connector(path, patience=0, durable=settings.durable, read_only=True)
+        quick = await asyncio.to_thread(
+            connector(path, patience=patience, durable=settings.durable, read_only=True)
+        )
         return cls(
             path,
             writer_engine=writer_engine,
             connection=connection,
             group_commit=GroupCommit(writer, patience),
             readers=_reader_engine(path, settings),
-            quick_reader=QuickReader(quick()),
+            quick_reader=QuickReader(quick),
         )
 
     @asynccontextmanager

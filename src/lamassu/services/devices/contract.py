@@ -128,6 +128,22 @@ class Binding:
     create: NewDevice | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Who asks for a certificate, as far as the device manager knows.
+
+    `device` is the one of the id asked for, `was_deleted` whether such a one was deleted and not
+    created anew since (rule 17); `lookalike` the id of another, also a deleted one, equal but for
+    case or spacing (rule 15). `holder` has or had the certificate shown in its slot: as
+    `Devices.find_by_certificate` has it.
+    """
+
+    device: Device | None = None
+    was_deleted: bool = False
+    lookalike: str | None = None
+    holder: Device | None = None
+
+
 class Devices(Protocol):
     """The device manager as other slices use it."""
 
@@ -135,12 +151,8 @@ class Devices(Protocol):
         """A device with its slot, by exact id."""
         ...
 
-    async def find_lookalike(self, device_id: str) -> str | None:
-        """Id of another device, or a deleted one, equal but for case or spacing (rule 15)."""
-        ...
-
-    async def was_deleted(self, device_id: str) -> bool:
-        """Whether a device of this id once existed and was deleted (rule 17)."""
+    async def find_candidate(self, device_id: str, certificate_sha256: str) -> Candidate:
+        """All that an enrolment is judged by, read at one instant."""
         ...
 
     async def find_by_certificate(self, certificate_sha256: str) -> Device | None:

@@ -34,6 +34,16 @@ class Claim:
     refused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Related:
+    """Devices, or their tombstones, that an enrolment has to do with. `lookalike` is the id of
+    another one than `device` that is equal but for case or spacing."""
+
+    device: StoredDevice | None
+    lookalike: str | None
+    holder: StoredDevice | None
+
+
 class DeviceUnit(Protocol):
     """One transaction on devices."""
 
@@ -112,8 +122,8 @@ class DeviceStore(Protocol):
         """What became of a certificate."""
         ...
 
-    async def find_lookalike(self, device_id: str) -> str | None:
-        """Another id, also a deleted one, that is equal but for case or spacing."""
+    async def find_related(self, device_id: str, certificate_sha256: str) -> Related:
+        """The device of this id, who has its likeness, and whose the certificate is or was."""
         ...
 
     async def list(

@@ -28,6 +28,7 @@ from sqlalchemy import (
     func,
     literal,
     not_,
+    or_,
     select,
     update,
 )
@@ -55,7 +56,7 @@ from lamassu.services.devices.model import (
     StoredSlot,
     TimelineLine,
 )
-from lamassu.services.devices.ports import Claim, DeviceUnit
+from lamassu.services.devices.ports import Claim, DeviceUnit, Related
 from lamassu.services.devices.rules import device_changed, lookalike_key
 
 SERVICE = "devicemanager"
@@ -122,17 +123,19 @@ _WITH_CERTIFICATES = (
 
 # What each enrolment runs.
 _FIND = Prepared(_WITH_CERTIFICATES.where(devices.c.id == bindparam("wanted")))
-_FIND_BY_CERTIFICATE = Prepared(
-    _WITH_CERTIFICATES.where(
-        devices.c.id
-        == select(certificates.c.device_id)
-        .where(certificates.c.certificate_sha256 == bindparam("wanted"))
-        .scalar_subquery()
-    )
+_holder = (
+    select(certificates.c.device_id)
+    .where(certificates.c.certificate_sha256 == bindparam("sha256"))
+    .scalar_subquery()
 )
-_FIND_LOOKALIKE = Prepared(
-    select(devices.c.id).where(
-        devices.c.lookalike == bindparam("key"), devices.c.id != bindparam("but")
+_FIND_BY_CERTIFICATE = Prepared(_WITH_CERTIFICATES.where(devices.c.id == _holder))
+_FIND_RELATED = Prepared(
+    _WITH_CERTIFICATES.add_columns(_holder.label("holder_id")).where(
+        or_(
+            devices.c.id == bindparam("wanted"),
+            devices.c.id == _holder,
+            devices.c.lookalike == bindparam("key"),
+        )
     )
 )
 _INSERT = Prepared(devices.insert(), columns=devices.c.keys())
@@ -275,7 +278,7 @@ class DeviceStorage:
 
     async def find_by_certificate(self, certificate_sha256: str) -> StoredDevice | None:
         """The device, or its tombstone, that claimed the certificate."""
-        wanted = {"wanted": certificate_sha256}
+        wanted = {"sha256": certificate_sha256}
         return _stored(await self._database.fetch(SERVICE, _FIND_BY_CERTIFICATE, wanted))
 
     async def find_claim(self, serial_number: str) -> Claim | None:
@@ -283,11 +286,17 @@ class DeviceStorage:
         async with self._database.reading(SERVICE) as connection:
             return await _find_claim(connection, serial_number)
 
-    async def find_lookalike(self, device_id: str) -> str | None:
-        """Another id with the same key."""
-        wanted = {"key": lookalike_key(device_id), "but": device_id}
-        rows = await self._database.fetch(SERVICE, _FIND_LOOKALIKE, wanted)
-        return rows[0].id if rows else None
+    async def find_related(self, device_id: str, certificate_sha256: str) -> Related:
+        """One statement: enrolment asks for all of it each time."""
+        key = lookalike_key(device_id)
+        wanted = {"wanted": device_id, "sha256": certificate_sha256, "key": key}
+        rows = await self._database.fetch(SERVICE, _FIND_RELATED, wanted)
+        lookalikes = (row.id for row in rows if row.lookalike == key and row.id != device_id)
+        return Related(
+            device=_stored([row for row in rows if row.id == device_id]),
+            lookalike=next(lookalikes, None),
+            holder=_stored([row for row in rows if row.id == row.holder_id]),
+        )
 
     async def list(
         self, query: ListQuery, *, now: datetime, dms_id: str | None = None

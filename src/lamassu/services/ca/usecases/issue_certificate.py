@@ -198,7 +198,7 @@ def _draft(
     return CertificateTemplate(
         subject=name,
         issuer=issuer.name,
-        public_key=csr.parsed.public_key(),
+        public_key=csr.public_key,
         serial_number=new_serial_number(),
         not_before=not_before,
         not_after=not_after,

@@ -8,7 +8,7 @@ from lamassu.kernel.clock import Clock
 from lamassu.kernel.identity import Caller, system_caller
 from lamassu.kernel.json_patch import Patch
 from lamassu.kernel.listing import Filter, ListQuery, Page
-from lamassu.services.devices.contract import Binding, Device, DeviceStatus, NewDevice
+from lamassu.services.devices.contract import Binding, Candidate, Device, DeviceStatus, NewDevice
 from lamassu.services.devices.model import StoredDevice, device_at
 from lamassu.services.devices.ports import CertificateOffice, DeviceStore
 from lamassu.services.devices.rules import SlotUpdate
@@ -43,14 +43,17 @@ class DeviceService:
         device = await self._store.find(device_id)
         return None if device is None or device.deleted_at is not None else self._seen(device)
 
-    async def find_lookalike(self, device_id: str) -> str | None:
-        """Another id, also a deleted one, that people would read as this one (rule 15)."""
-        return await self._store.find_lookalike(device_id)
-
-    async def was_deleted(self, device_id: str) -> bool:
-        """Whether a device of this id was deleted, and not created anew since (rule 17)."""
-        device = await self._store.find(device_id)
-        return device is not None and device.deleted_at is not None
+    async def find_candidate(self, device_id: str, certificate_sha256: str) -> Candidate:
+        """All that an enrolment is judged by, read at one instant."""
+        found = await self._store.find_related(device_id, certificate_sha256)
+        device, holder = found.device, found.holder
+        was_deleted = device is not None and device.deleted_at is not None
+        return Candidate(
+            device=self._seen(device) if device is not None and not was_deleted else None,
+            was_deleted=was_deleted,
+            lookalike=found.lookalike,
+            holder=self._seen(holder) if holder is not None else None,
+        )
 
     async def find_by_certificate(self, certificate_sha256: str) -> Device | None:
         """The device in whose slot this certificate is or was.

@@ -30,22 +30,25 @@ async def bind_certificate(store: DeviceStore, clock: Clock, binding: Binding) -
         async with store.unit() as unit:
             return device_at(await _bind(unit, binding, now), now)
     except Conflict:
-        # A retry may have met its own first attempt, committed since we read.
-        bound = _repeated(await store.find(binding.device_id), binding)
+        # A retry may have met its own first attempt: one that is durable when this unit ends.
+        async with store.unit() as unit:
+            found = await unit.read(binding.device_id)
+        bound = _repeated(found, binding)
         if bound is None:
+            if found is not None and found.deleted_at is not None:
+                raise _deleted() from None
             raise
         return device_at(bound, now)
 
 
 async def _bind(unit: DeviceUnit, binding: Binding, now: datetime) -> StoredDevice:
-    found = await unit.read(binding.device_id)
+    # who is to be created is not there: the keys of its row tell if that is no longer so
+    found = None if binding.create is not None else await unit.read(binding.device_id)
     repeated = _repeated(found, binding)
     if repeated is not None:
         return repeated
     if found is None or found.deleted_at is not None:
         before = _created(found, binding, now)
-    elif binding.create is not None:
-        raise Conflict("device already exists", code="device_exists")
     else:
         check_judged(found, binding)
         before = found
@@ -84,13 +87,17 @@ def _repeated(found: StoredDevice | None, binding: Binding) -> StoredDevice | No
 def _created(found: StoredDevice | None, binding: Binding, now: datetime) -> StoredDevice:
     if found is not None:
         # Only a person brings a deleted id back, by creating it (rule 17).
-        raise Conflict("device was deleted; it has to be created anew", code="device_deleted")
+        raise _deleted()
     if binding.create is None:
         raise NotFound("device not found", code="device_not_found")
     if binding.create.id != binding.device_id or binding.create.dms_id != binding.dms_id:
         raise device_changed()
     check_new_device(binding.create)
     return new_device(binding.create, now)
+
+
+def _deleted() -> Conflict:
+    return Conflict("device was deleted; it has to be created anew", code="device_deleted")
 
 
 def _certificate(before: StoredDevice, binding: Binding, now: datetime) -> BoundCertificate:
@@ -109,10 +116,12 @@ def _tell(
     unit: DeviceUnit, before: StoredDevice, after: StoredDevice, binding: Binding, now: datetime
 ) -> None:
     caller = binding.caller
+    change = journal.change_document(before, after, now)  # written once for all that tell of it
     if binding.create is not None:
-        tell_creation(unit, before, caller=caller, now=now)
-    journal.tell_status(unit, before, after, caller=caller, now=now)
-    journal.tell_update(unit, journal.IDENTITY_UPDATE, before, after, caller=caller, now=now)
+        tell_creation(unit, before, change["previous"], caller=caller)
+    if status_at(before, now) is not status_at(after, now):
+        journal.tell(unit, journal.STATUS_UPDATE, after, change, caller=caller)
+    journal.tell(unit, journal.IDENTITY_UPDATE, after, change, caller=caller)
     journal.record(
         unit,
         journal.IDENTITY_UPDATE,

@@ -8,6 +8,7 @@ from datetime import datetime
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.identity import Caller
+from lamassu.kernel.records import Json
 from lamassu.services.devices.contract import Device, NewDevice
 from lamassu.services.devices.documents import device_document
 from lamassu.services.devices.model import StoredDevice, device_at
@@ -35,7 +36,7 @@ async def create_device(
             await unit.update(device, read_version=found.version)
         else:
             raise Conflict("device already exists", code="device_exists", field="id")
-        tell_creation(unit, device, caller=caller, now=now)
+        tell_creation(unit, device, device_document(device_at(device, now)), caller=caller)
     return device_at(device, now)
 
 
@@ -52,8 +53,9 @@ def new_device(new: NewDevice, now: datetime) -> StoredDevice:
     )
 
 
-def tell_creation(unit: DeviceUnit, device: StoredDevice, *, caller: Caller, now: datetime) -> None:
-    """Event and audit record of a device that now exists."""
-    document = device_document(device_at(device, now))
+def tell_creation(
+    unit: DeviceUnit, device: StoredDevice, document: Json, *, caller: Caller
+) -> None:
+    """Event and audit record of a device that now exists; `document` shows it."""
     journal.tell(unit, journal.CREATE, device, document, caller=caller)
     journal.record(unit, journal.CREATE, device, caller=caller, detail={"dms_id": device.dms_id})

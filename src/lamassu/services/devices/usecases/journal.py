@@ -45,11 +45,15 @@ def tell_update(
     now: datetime,
 ) -> None:
     """Emit an `….update` event with the device before and after."""
-    data: Json = {
+    tell(unit, event_type, after, change_document(before, after, now), caller=caller)
+
+
+def change_document(before: StoredDevice, after: StoredDevice, now: datetime) -> Mapping[str, Json]:
+    """The data of every `….update` event."""
+    return {
         "previous": device_document(device_at(before, now)),
         "updated": device_document(device_at(after, now)),
     }
-    tell(unit, event_type, after, data, caller=caller)
 
 
 def tell_status(

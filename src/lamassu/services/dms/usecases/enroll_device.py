@@ -104,22 +104,20 @@ class DeviceEnroller:
     ) -> Device | None:
         """The device, or `None` where enrolment may create it. Raises `Forbidden`, `Conflict`."""
         sha256 = bootstrap.facts.sha256
-        holder = await self._devices.find_by_certificate(sha256)
+        found = await self._devices.find_candidate(device_id, sha256)
+        holder = found.holder
         if holder is not None and is_first_use(holder, sha256):
             await self._devices.mark_used(holder.id, sha256)
-        check_certificate_of(holder, device_id)
-        device = await self._devices.find(device_id)
+            found = await self._devices.find_candidate(device_id, sha256)
+        check_certificate_of(found.holder, device_id)
+        device = found.device
         if device is not None:
             check_owner(device, dms)
             check_in_service(device)
             return device
         if dms.settings.enrollment.registration_mode is not RegistrationMode.JITP:
             raise not_preregistered()
-        check_may_be_created(
-            dms,
-            was_deleted=await self._devices.was_deleted(device_id),
-            lookalike=await self._devices.find_lookalike(device_id),
-        )
+        check_may_be_created(dms, was_deleted=found.was_deleted, lookalike=found.lookalike)
         return None
 
     async def _find_own_answer(
