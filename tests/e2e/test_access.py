@@ -28,8 +28,8 @@ from tests.support.pki import CLIENT_AUTH, LEAF_USAGE
 from tests.support.routes import mounted, name_of, path_of
 from tests.support.server import (
     Server,
+    command,
     copy_installation,
-    lamassu,
     make_installation,
     serving,
 )
@@ -113,9 +113,9 @@ def shown(
         "one who made it up under our CA's name": _files(_forged(platform, folder)),
     }
     for admin in ("alice", "mallory"):
-        lamassu("admin", "issue", admin, "--dir", str(directory), "--to", str(folder))
+        done("admin", "issue", admin, "--dir", str(directory), "--to", str(folder))
         found[admin] = Shown(folder / f"{admin}.crt", folder / f"{admin}.key")
-    lamassu("admin", "revoke", "mallory", "--dir", str(directory))
+    done("admin", "revoke", "mallory", "--dir", str(directory))
     other = make_installation(folder / "other", key_type="ecdsa-p256")
     found["another platform's admin"] = Shown(other / "admin.crt", other / "admin.key")
     watched.settle()
@@ -196,6 +196,11 @@ def _admins(
         .add_extension(x509.AuthorityKeyIdentifier(issuer_key_id or bytes(20), None, None), False)
         .sign(signer, SHA256())
     )
+
+
+def done(*arguments: str) -> None:
+    status, said = command(*arguments)
+    assert status == 0, said
 
 
 def client_of(server: Server, one: Shown | None, *, port: int | None = None) -> httpx.Client:
@@ -303,10 +308,10 @@ def test_an_admin_gets_in(platform: Server, shown: Mapping[str, Shown]) -> None:
 def test_an_admin_revoked_on_the_host_is_refused_at_once_on_a_connection_that_lives(
     platform: Server, tmp_path: Path
 ) -> None:
-    lamassu("admin", "issue", "eve", "--dir", str(platform.directory), "--to", str(tmp_path))
+    done("admin", "issue", "eve", "--dir", str(platform.directory), "--to", str(tmp_path))
     with client_of(platform, Shown(tmp_path / "eve.crt", tmp_path / "eve.key")) as eve:
         assert eve.get("/api/ca/v1/cas").status_code == 200
-        lamassu("admin", "revoke", "eve", "--dir", str(platform.directory))
+        done("admin", "revoke", "eve", "--dir", str(platform.directory))
 
         answer = eve.get("/api/ca/v1/cas")
 

@@ -115,6 +115,11 @@ NONSENSE: Mapping[str, tuple[bytes, str]] = {
 }
 
 
+# These end before any database: one of them is enough.
+walk = pytest.mark.parametrize("world", ["sqlite"], indirect=True)
+
+
+@walk
 @pytest.mark.parametrize("what", NONSENSE)
 def test_every_route_refuses(world: World, what: str) -> None:
     body, code = NONSENSE[what]
@@ -127,6 +132,7 @@ def test_every_route_refuses(world: World, what: str) -> None:
     )
 
 
+@walk
 def test_every_route_that_needs_a_body_says_so(world: World) -> None:
     needing = {name: route for name, route in BODIES.items() if not route.route.empty_body}
 
@@ -136,6 +142,7 @@ def test_every_route_that_needs_a_body_says_so(world: World) -> None:
     assert got == dict.fromkeys(needing, (400, "empty_body", None))
 
 
+@walk
 def test_every_field_of_every_route_is_held_to_its_type(world: World) -> None:
     taken = []
     with world.watched.nothing_stored():

@@ -1,7 +1,7 @@
 """Bad EST requests, over real TLS: each has its own refusal, and nothing is stored.
 
-All of them are sent to the platform and to an EST edge in a process of its own, on both
-databases: wherever a device knocks, it is told the same.
+All of them are sent to the platform and to an EST edge in a process of its own, over both
+databases: wherever a device knocks, it is told the same, and the inside keeps nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ssl
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,17 +123,22 @@ class World:
             client.close()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def world(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    url = None
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgresql_url")
-    folder = tmp_path_factory.mktemp("bad-enrolment")
+@dataclass(frozen=True)
+class Door:
+    """Where a device knocks."""
+
+    world: World
+    server: Server
+
+    def send(self, ask: Ask) -> httpx.Response:
+        return self.world.send(self.server, ask)
+
+
+@contextmanager
+def running(folder: Path, url: str | None) -> Iterator[World]:
+    """A whole world, and an edge with nothing of the installation but a copy of its folder."""
     directory = make_installation(folder / "var", database=url, key_type="ecdsa-p256")
     with serving(directory, database=url) as inside:
-        # under the test's own folder: an edge has nothing of the installation but this
         own = Path(shutil.copytree(directory / "est", folder / "edge"))
         edge = Server(own, free_port(), free_port(), inside.internal_port, services=("est",))
         edge.start()
@@ -146,10 +152,23 @@ def world(
             edge.stop()
 
 
-@pytest.fixture(params=["platform", "edge"])
-def door(request: pytest.FixtureRequest, world: World) -> Server:
-    """Where the device knocks."""
-    return world.inside if request.param == "platform" else world.edge
+@pytest.fixture(scope="module")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(tmp_path_factory.mktemp("sqlite"), None) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def on_postgresql(postgresql_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(tmp_path_factory.mktemp("postgresql"), postgresql_url) as world:
+        yield world
+
+
+@pytest.fixture(params=["sqlite platform", "sqlite edge", "postgresql edge"])
+def door(request: pytest.FixtureRequest) -> Door:
+    database, _, place = request.param.partition(" ")
+    world: World = request.getfixturevalue(f"on_{database}")
+    return Door(world, world.inside if place == "platform" else world.edge)
 
 
 def furnish(world: World) -> None:
@@ -534,11 +553,11 @@ RENEWALS: dict[str, tuple[Build, int, str]] = {
 }
 
 
-def check(world: World, door: Server, build: Build, status: int, code: str) -> None:
-    ask = build(world)
+def check(door: Door, build: Build, status: int, code: str) -> None:
+    ask = build(door.world)
 
-    with world.watched.nothing_stored():
-        answer = world.send(door, ask)
+    with door.world.watched.nothing_stored():
+        answer = door.send(ask)
 
     body = answer.json()
     assert (answer.status_code, body["code"]) == (status, code), answer.text
@@ -548,31 +567,29 @@ def check(world: World, door: Server, build: Build, status: int, code: str) -> N
 
 
 @pytest.mark.parametrize("what", BODIES)
-def test_a_bad_request_for_a_certificate_is_refused(world: World, door: Server, what: str) -> None:
-    check(world, door, *BODIES[what])
+def test_a_bad_request_for_a_certificate_is_refused(door: Door, what: str) -> None:
+    check(door, *BODIES[what])
 
 
 @pytest.mark.parametrize("what", PEERS)
-def test_who_may_not_enroll_is_refused(world: World, door: Server, what: str) -> None:
-    check(world, door, *PEERS[what])
+def test_who_may_not_enroll_is_refused(door: Door, what: str) -> None:
+    check(door, *PEERS[what])
 
 
 @pytest.mark.parametrize("what", DEVICES)
-def test_a_device_that_may_not_enroll_is_refused(world: World, door: Server, what: str) -> None:
-    check(world, door, *DEVICES[what])
+def test_a_device_that_may_not_enroll_is_refused(door: Door, what: str) -> None:
+    check(door, *DEVICES[what])
 
 
-def test_a_refusal_does_not_spend_a_certificate_that_enrolls_once(
-    world: World, door: Server
-) -> None:
+def test_a_refusal_does_not_spend_a_certificate_that_enrolls_once(door: Door) -> None:
     weak = request("other-device", key=key_on(ec.SECP521R1()))
 
-    with world.watched.nothing_stored(audited="dmsmanager"):
-        answer = world.send(door, Ask(csr=weak, as_="single-use bootstrap", dms="guides-plant"))
+    with door.world.watched.nothing_stored(audited="dmsmanager"):
+        answer = door.send(Ask(csr=weak, as_="single-use bootstrap", dms="guides-plant"))
 
     assert (answer.status_code, answer.json()["code"]) == (400, "crypto_enforcement")
 
 
 @pytest.mark.parametrize("what", RENEWALS)
-def test_a_bad_renewal_is_refused(world: World, door: Server, what: str) -> None:
-    check(world, door, *RENEWALS[what])
+def test_a_bad_renewal_is_refused(door: Door, what: str) -> None:
+    check(door, *RENEWALS[what])

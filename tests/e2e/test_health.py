@@ -208,6 +208,7 @@ async def connected(inside: tuple[Platform, Running]) -> AsyncIterator[httpx.Asy
     server = Server(folder, running.port, running.http_port, 0)
     context = client_context(server, folder / "admin.crt", folder / "admin.key")
     async with httpx.AsyncClient(base_url=server.url, verify=context) as client:
+        await platform.bus.drained()  # what init left is older than a relay may be behind
         assert (await client.get("/health/ready")).status_code == 200
         yield client
 

@@ -19,7 +19,7 @@ from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavail
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.pem import ders_of
-from lamassu.platform.config import Choices, edge_template, load, platform_template
+from lamassu.platform.config import Choices, Settings, edge_template, load, platform_template
 from lamassu.platform.database import SERVICES, migrate
 from lamassu.platform.database.dialect import Dialect
 from lamassu.platform.installation import Installation
@@ -78,6 +78,7 @@ async def install(plan: Plan, tell: Callable[[str], None]) -> None:
         + (" (was there and stays; change it to change ports, names or the database)" * kept)
     )
     settings = load(installation.config)
+    await asyncio.to_thread(_make_passphrase, installation, settings)
     database = settings.database_settings(installation.directory)
     if database.dialect is Dialect.POSTGRESQL:
         try:
@@ -117,9 +118,17 @@ def _make_files(installation: Installation, plan: Plan) -> None:
             replace_private_file(path, plan.database.encode() + b"\n")
             choices = replace(choices, database_url=f"${{file:{DATABASE_URL}}}")
         create_private_file(installation.config, platform_template(choices).encode())
-    passphrase = installation.keystore_passphrase
-    if not passphrase.exists():
-        create_private_file(passphrase, secrets.token_urlsafe(32).encode() + b"\n")
+
+
+def _make_passphrase(installation: Installation, settings: Settings) -> None:
+    """The keystore's, if it is to lie in its usual place; an operator's own is the operator's."""
+    place = installation.keystore_passphrase
+    configured = {
+        installation.directory / engine.passphrase_file
+        for engine in settings.crypto_engines.software
+    }
+    if place in configured and not place.exists():
+        create_private_file(place, secrets.token_urlsafe(32).encode() + b"\n")
 
 
 def _judge_options(plan: Plan) -> None:
