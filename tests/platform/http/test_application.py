@@ -76,6 +76,12 @@ async def test_a_stranger_is_told_what_to_do(client: Client) -> None:
     assert "lamassu admin issue" in response.json()["err"]
 
 
+async def test_a_strangers_connection_ends_with_the_refusal(client: Client) -> None:
+    """Judging a chain costs us more than asking costs the peer, unless it shakes hands anew."""
+    assert (await client("GET", THINGS, peer=STRANGER)).headers["connection"] == "close"
+    assert "connection" not in (await client("GET", THINGS, peer=SERVICE)).headers
+
+
 @pytest.mark.parametrize(
     ("peer", "status"),
     [

@@ -37,7 +37,8 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _NO_STORE = (b"cache-control", b"no-store")
 _CLOSE = (b"connection", b"close")
-_BODY_LEFT_UNREAD = (408, 413)
+# 401: another try costs a stranger another handshake (rule 21); 408, 413: the body is unread.
+_CLOSING = (401, 408, 413)
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 _log = structlog.get_logger(__name__)
@@ -275,7 +276,7 @@ class Application:
         extra = [(b"x-request-id", request_id.encode("ascii")), _NOSNIFF]
         if not any(name == b"cache-control" for name, _ in response.raw_headers):
             extra.append(_NO_STORE)
-        if response.status_code in _BODY_LEFT_UNREAD:
+        if response.status_code in _CLOSING:
             extra.append(_CLOSE)
         if self._hsts and scope.get("scheme") == "https":
             extra.append(_HSTS)
