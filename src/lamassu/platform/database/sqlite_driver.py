@@ -17,6 +17,8 @@ from lamassu.platform.database.failures import unavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 Parameters = Sequence[object]
+# Savepoints within a transaction that was begun: neither a lock nor the disk is waited for.
+_INSTANT = frozenset({"SAVEPOINT unit", "RELEASE unit", "ROLLBACK TO unit"})
 
 
 def make_private(path: Path) -> None:
@@ -182,8 +184,11 @@ class WriterConnection(FileConnection):
         return future.result()
 
     async def command(self, statement: str) -> None:
-        """Run a statement of transaction control."""
-        await self.trip(self._command, statement)
+        """Run a statement of transaction control. In the thread, unless it never waits."""
+        if statement in _INSTANT:
+            self._command(statement)
+        else:
+            await self.trip(self._command, statement)
 
     def _command(self, statement: str) -> None:
         self.raw.execute(statement).close()

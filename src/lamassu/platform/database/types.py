@@ -40,7 +40,7 @@ def sequence_key() -> TypeEngine[int]:
 
 def time_text(value: datetime) -> str:
     """RFC 3339 in UTC with six decimals: its order as text is its order in time."""
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").zfill(26) + "Z"
+    return value.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def time_of(text: str) -> datetime:

@@ -33,7 +33,10 @@ class Record(Protocol):
 
 
 def link(service: str, position: int, record: Record, previous: bytes) -> bytes:
-    """The hash of `record` at `position`: SHA-256 over the hash before it and all its columns."""
+    """The hash of `record` at `position`: SHA-256 over the hash before it and all its columns.
+
+    The body, by far the longest, comes last and as it is; a JSON array says where it begins.
+    """
     columns = canonical(
         [
             service,
@@ -46,7 +49,6 @@ def link(service: str, position: int, record: Record, previous: bytes) -> bytes:
             rfc3339(record.time),
             record.trail,
             bytes(record.mac).hex(),
-            record.body,
         ]
     )
-    return hashlib.sha256(previous + columns.encode()).digest()
+    return hashlib.sha256(previous + f"{columns}\n{record.body}".encode()).digest()

@@ -27,6 +27,7 @@ from lamassu.services.ca.rules.metadata import rendered, users_own
 from lamassu.services.ca.storage import tables
 
 AnyRow = Row[Any]
+_SUBJECT = [field.name for field in fields(Subject)]
 
 CERTIFICATE_COLUMNS = [
     column for column in tables.certificates.c if column.name not in ("csr", "request_key")
@@ -225,7 +226,7 @@ def values_of_job(job: CascadeJob) -> dict[str, object]:
 
 
 def _named(subject: Subject) -> dict[str, Json]:
-    return {key: value for key, value in asdict(subject).items() if value}
+    return {name: value for name in _SUBJECT if (value := getattr(subject, name))}
 
 
 def _tuples(value: Any) -> Any:
