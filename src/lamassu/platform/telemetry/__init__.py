@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping, Sequence
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import Processor, WrappedLogger
@@ -14,6 +16,18 @@ __all__ = ["start_logging"]
 MASK = "**********"
 _TRACES = frozenset({"traceback", "exception", "stack"})
 _SECRET_WORDS = ("password", "passphrase", "secret", "token", "pin", "private_key", "authorization")
+
+
+class StandardError(io.TextIOBase):
+    """Whatever standard error is when a line is written: it may be replaced meanwhile."""
+
+    def write(self, text: str, /) -> int:
+        """Pass it on."""
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Pass it on."""
+        sys.stderr.flush()
 
 
 def start_logging(level: str, form: str) -> None:
@@ -40,7 +54,7 @@ def start_logging(level: str, form: str) -> None:
     structlog.configure(
         processors=[*describe, *render],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", StandardError())),
         cache_logger_on_first_use=True,
     )
     _start_standard_logging(threshold, describe, render)
@@ -50,7 +64,7 @@ def _start_standard_logging(
     threshold: int, describe: Sequence[Processor], render: Sequence[Processor]
 ) -> None:
     """Libraries log by the standard library; their lines become like ours."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(StandardError())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*describe, structlog.stdlib.add_logger_name],
