@@ -196,7 +196,7 @@ async def test_a_cancellation_inside_a_statement_rolls_the_unit_back(database: D
 
 async def test_a_deadline_applies_to_a_unit(database: Database) -> None:
     async def late() -> None:
-        async with asyncio.timeout(0.01):
+        async with asyncio.timeout(0.3):
             async with database.unit("sample") as unit:
                 await unit.connection.execute(insert(items), {"id": "late"})
                 await asyncio.Event().wait()

@@ -33,12 +33,14 @@ class PostgresqlSession:
         self._lent = lent
         self._driver: asyncpg.Connection = lent.driver_connection
         self._connection: AsyncConnection | None = None
+        self._in_use = False  # SQLAlchemy's connection, since the last `settle`
 
     @property
     def connection(self) -> AsyncConnection:
         if self._connection is None:  # it costs more than most statements of the hot path
             engine = self._engine.sync_engine
             self._connection = AsyncConnection(self._engine, Connection(engine, self._lent))
+        self._in_use = True
         return self._connection
 
     async def fetch(self, statement: Prepared, values: Values) -> Sequence[Any]:
@@ -79,8 +81,9 @@ class PostgresqlSession:
         """Make ready for the next use. False when the connection is good for none."""
         if not self._driver.is_closed() and self._driver.is_in_transaction():
             self._driver.terminate()
-        if self._connection is not None and not self._driver.is_closed():
+        if self._in_use and self._connection is not None and not self._driver.is_closed():
             await self._connection.rollback()  # SQLAlchemy's notion of a transaction, no statement
+            self._in_use = False
         return not self.closed
 
     @property

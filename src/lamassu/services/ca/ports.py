@@ -61,8 +61,14 @@ class CaTransaction(Protocol):
         """The CA whose present certificate this is."""
         ...
 
-    async def insert_issued(self, new: NewCertificate) -> bool:
-        """Store a certificate; false, and nothing stored, if its request key is taken."""
+    async def insert_issued(
+        self, new: NewCertificate, judged: IssuerVersions, *, profile_id: str
+    ) -> bool:
+        """Store a certificate, and bar changes of its CA as `share_issuer` does.
+
+        False, and nothing stored, if its request key is taken, or if the CA or the profile
+        (none for an empty id) no longer has the version that was judged.
+        """
         ...
 
     async def find_issued(self, request_key: str) -> Certificate | None:

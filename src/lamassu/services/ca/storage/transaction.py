@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Select, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -58,16 +58,28 @@ _SHARE_ISSUER = Prepared(
     .where(cas.c.id == bindparam("ca_id"))
     .with_for_update(read=True, of=cas)
 )
+# Shares the issuer's row, compares versions and stores, in one statement.
+_judged_profile = (
+    select(profiles.c.version).where(profiles.c.id == bindparam("profile_id")).scalar_subquery()
+)
+_JUDGED_ROW = (
+    select(*(bindparam(column.name, type_=column.type) for column in certificates.c))
+    .select_from(cas)
+    .where(
+        cas.c.id == bindparam("ca_id"),
+        cas.c.version == bindparam("ca_version"),
+        func.coalesce(_judged_profile, -1) == bindparam("profile_version"),
+    )
+    .with_for_update(read=True, of=cas)
+)
 _INSERT_ISSUED = Prepared(
     {
-        "postgresql": postgresql.insert(certificates)
+        dialect: insert_into(certificates)
+        .from_select(certificates.c.keys(), _JUDGED_ROW)
         .on_conflict_do_nothing(index_elements=["request_key"])
-        .returning(certificates.c.version),
-        "sqlite": sqlite.insert(certificates)
-        .on_conflict_do_nothing(index_elements=["request_key"])
-        .returning(certificates.c.version),
-    },
-    columns=certificates.c.keys(),
+        .returning(certificates.c.version)
+        for dialect, insert_into in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
+    }
 )
 _LOCK_CERTIFICATE = Prepared(
     select(*CERTIFICATE_COLUMNS, cas.c.revoked_by)
@@ -132,8 +144,16 @@ class SqlCaTransaction:
             return LockedCertificate(certificate_of(row), row.revoked_by is not None)
         return None
 
-    async def insert_issued(self, new: NewCertificate) -> bool:
-        return bool(await self._unit.fetch(_INSERT_ISSUED, values_of_new(new)))
+    async def insert_issued(
+        self, new: NewCertificate, judged: IssuerVersions, *, profile_id: str
+    ) -> bool:
+        values = values_of_new(new) | {
+            "ca_id": new.certificate.issuer_ca_id,
+            "ca_version": judged.authority,
+            "profile_id": profile_id,
+            "profile_version": -1 if judged.profile is None else judged.profile,
+        }
+        return bool(await self._unit.fetch(_INSERT_ISSUED, values))
 
     async def find_issued(self, request_key: str) -> Certificate | None:
         query = select(*CERTIFICATE_COLUMNS).where(certificates.c.request_key == request_key)

@@ -20,7 +20,7 @@ from lamassu.services.ca.contract import (
     IssueRequest,
     certificate_document,
 )
-from lamassu.services.ca.model import NewCertificate
+from lamassu.services.ca.model import IssuerVersions, NewCertificate
 from lamassu.services.ca.ports import CaStore, CaTransaction
 from lamassu.services.ca.rules.metadata import rendered
 from lamassu.services.ca.rules.names import (
@@ -114,14 +114,15 @@ class CertificateIssuing:
         """Commit the certificate, or `None` if CA or profile changed since it was drafted."""
         authority = context.issuer.authority
         async with self._store.unit() as transaction:
-            versions = await transaction.share_issuer(authority.id, context.stored_profile_id)
-            if versions is None:
-                raise ca_not_found()
-            profile_version = context.profile.version if context.stored_profile_id else None
-            if (versions.authority, versions.profile) != (authority.version, profile_version):
-                return None
-            if not await transaction.insert_issued(new):
-                return await _repeated(transaction, request)
+            profile_id = context.stored_profile_id
+            judged = IssuerVersions(
+                authority.version, context.profile.version if profile_id else None
+            )
+            if not await transaction.insert_issued(new, judged, profile_id=profile_id):
+                versions = await transaction.share_issuer(authority.id, profile_id)
+                if versions is None:
+                    raise ca_not_found()
+                return await _repeated(transaction, request) if versions == judged else None
             if request.replaces is not None:
                 issuer_ca_id, serial_number = request.replaces
                 check_may_be_replaced(
