@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import Response
@@ -40,6 +41,9 @@ FIELDS = Filterable(
 )
 
 
+Tag = Annotated[str, Field(max_length=256)]
+
+
 class CreateDevice(WireModel):
     """A device to register."""
 
@@ -48,9 +52,9 @@ class CreateDevice(WireModel):
 
     id: str
     dms_id: str
-    icon: str
-    icon_color: str
-    tags: list[str] = Field(default_factory=list, max_length=256)
+    icon: str = Field(max_length=256)
+    icon_color: str = Field(max_length=256)
+    tags: list[Tag] = Field(default_factory=list, max_length=256)
     metadata: FreeForm = Field(default_factory=dict)
 
 

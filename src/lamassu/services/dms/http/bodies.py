@@ -60,6 +60,7 @@ _CHECKS: dict[bool | str, RevocationCheck] = {
     "if_available": RevocationCheck.IF_AVAILABLE,
 }
 
+Tag = Annotated[str, Field(max_length=256)]  # every device that enrols gets it
 Ids = Annotated[list[str], Field(max_length=64)]
 Bound = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
@@ -162,7 +163,7 @@ class ProvisioningBody(WireModel):
     icon: str = Field(default="", max_length=256)
     icon_color: str = Field(default="", max_length=256)
     metadata: FreeForm = Field(default_factory=dict)
-    tags: list[str] = Field(default_factory=list, max_length=256)
+    tags: list[Tag] = Field(default_factory=list, max_length=256)
 
 
 class EnrollmentBody(WireModel):
