@@ -3,7 +3,8 @@
 Starts the real server for each database and issuing key and prints, each measured in the same
 run: enrolments per second over a new mutual-TLS connection each and over kept ones; the floor
 (an empty POST over the same connections); the bare signing rate of the issuing key on all
-cores; and the ratios. Figures to read and explain, not a test.
+cores; the ratios; and the server's processor time per enrolment, with all that follows from it
+off its path. Figures to read and explain, not a test.
 
     make bench                 or: .venv/bin/python bench/enroll.py --requests 2000
 """
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -35,6 +37,7 @@ from tests.support.server import Server, make_installation, serving
 HERE = Path(__file__).resolve().parent
 KEY_TYPES = ("ecdsa-p256", "rsa-4096")
 AT_ONCE = 16
+SETTLING = 1.5  # seconds in which every event was sequenced and heard
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,13 @@ class Load:
     keep: bool
 
 
+def processor_seconds(process: int) -> float:
+    """What the process has used so far, all its threads."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@cache
 def load_generator() -> Path | None:
     """The Go load generator, built when Go is there."""
     binary = HERE / "bin" / "loadgen"
@@ -128,6 +138,7 @@ def measure(server: Server, folder: Path, key_type: str, requests: int) -> None:
     make_dms(server, "bench")
     credential = bootstrap(server, folder, "bench-bootstrap")
     enroll = "/.well-known/est/bench/simpleenroll"
+    assert server.process is not None
     bare = bare_signatures(key_type)
     print(f"  {'bare signatures, all cores':<34}{bare:>9.0f}/s")
     for keep in (False, True):
@@ -136,13 +147,17 @@ def measure(server: Server, folder: Path, key_type: str, requests: int) -> None:
         # 405 is the least that the server can say to an empty POST.
         floor = drive(server, credential, "/health/live", load, prefix="", expect=405)
         drive(server, credential, enroll, Load(64, keep), prefix=f"warm-{keep}", expect=200)
+        time.sleep(SETTLING)
+        used = processor_seconds(server.process.pid)
         done = drive(server, credential, enroll, load, prefix=f"device-{keep}", expect=200)
+        time.sleep(SETTLING)
+        used = (processor_seconds(server.process.pid) - used) / requests * 1000
         print(f"  {'floor, ' + label:<34}{floor['per_second']:>9.0f}/s")
         print(
             f"  {'enrolments, ' + label:<34}{done['per_second']:>9.0f}/s"
             f"   p50 {done['p50_ms']:.0f} ms, p99 {done['p99_ms']:.0f} ms"
             f"   {done['per_second'] / floor['per_second']:.0%} of the floor,"
-            f" {done['per_second'] / bare:.0%} of bare signing"
+            f" {done['per_second'] / bare:.0%} of bare signing, {used:.1f} ms of processor"
         )
 
 
