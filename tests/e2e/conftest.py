@@ -29,7 +29,8 @@ def installation(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def platform(installation: Path) -> Iterator[Server]:
     """The installation, served."""
-    with serving(installation) as server:
+    # the ports of the configuration may be somebody's by now: it is a copy of an older one
+    with serving(installation, elsewhere=True) as server:
         yield server
 
 

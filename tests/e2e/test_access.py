@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -355,7 +356,9 @@ def test_a_foreign_page_is_refused_on_every_route_that_judges(
 
 
 def test_our_own_page_is_not(platform: Server, shown: Mapping[str, Shown]) -> None:
-    own = {"Origin": f"https://localhost:{platform.port}", "Sec-Fetch-Site": "same-origin"}
+    configured = yaml.safe_load((platform.directory / "config.yml").read_text())
+    [origin] = configured["server"]["public_urls"]
+    own = {"Origin": origin, "Sec-Fetch-Site": "same-origin"}
     with client_of(platform, shown["an admin"]) as admin:
         assert admin.get("/api/ca/v1/cas", headers=own).status_code == 200
 
