@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,8 @@ def connector(
             check_same_thread=False,
             cached_statements=512,
         )
+        _write_ahead(connection, patience)
         for pragma in (
-            "journal_mode = WAL",
             # the write-ahead log is synced before each commit returns
             f"synchronous = {'FULL' if durable else 'OFF'}",
             "foreign_keys = ON",
@@ -57,6 +58,22 @@ def connector(
         return connection
 
     return connect
+
+
+def _write_ahead(connection: sqlite3.Connection, patience: float) -> None:
+    """Switch a new file to the write-ahead log. Where two connections do so at once, SQLite
+    refuses one without heeding its timeout, lest they wait for each other."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            busy = (error.sqlite_errorcode & 0xFF) == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                connection.close()
+                raise
+            time.sleep(0.01)
 
 
 class QuickCursor:
