@@ -7,7 +7,7 @@ from lamassu.platform.database.prepared import Prepared
 from lamassu.platform.database.records import RecordWriter
 from lamassu.platform.database.services import SERVICES
 from lamassu.platform.database.settings import DatabaseSettings, ServiceUser
-from lamassu.platform.database.unit import Unit
+from lamassu.platform.database.unit import ServiceUnit, Unit
 
 __all__ = [
     "SERVICES",
@@ -16,6 +16,7 @@ __all__ = [
     "Dialect",
     "Prepared",
     "RecordWriter",
+    "ServiceUnit",
     "ServiceUser",
     "Unit",
     "migrate",

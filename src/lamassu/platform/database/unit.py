@@ -61,3 +61,22 @@ class Unit:
     def audit(self, record: AuditRecord) -> None:
         """Keep who did what, if and only if it commits."""
         self.records.append(record)
+
+
+class ServiceUnit:
+    """A unit as one service's storage sees it: subclasses add what that service keeps.
+
+    `emit` and `audit` are a slice's only way to leave records, and meet its port.
+    """
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+        self._connection = unit.connection
+
+    def emit(self, event: Event) -> None:
+        """Have the event committed with the rows."""
+        self._unit.emit(event)
+
+    def audit(self, record: AuditRecord) -> None:
+        """Have the record committed with the rows."""
+        self._unit.audit(record)

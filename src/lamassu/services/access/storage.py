@@ -11,8 +11,7 @@ from pathlib import Path
 from sqlalchemy import Column, MetaData, Row, Table, insert, select, update
 
 from lamassu.kernel.errors import Unavailable
-from lamassu.kernel.records import AuditRecord, Event
-from lamassu.platform.database import Database, Unit
+from lamassu.platform.database import Database, ServiceUnit
 from lamassu.platform.database.types import Integer, LargeBinary, Text, UtcDateTime
 from lamassu.platform.security.private_files import create_private_file
 from lamassu.services.access.contract import Credential, CredentialKind, Mode
@@ -92,18 +91,8 @@ class AccessStorage:
             return [_credential(row) for row in await connection.execute(query)]
 
 
-class _SqlAccessUnit:
+class _SqlAccessUnit(ServiceUnit):
     """The `AccessUnit` port over one transaction."""
-
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-        self._connection = unit.connection
-
-    def emit(self, event: Event) -> None:
-        self._unit.emit(event)
-
-    def audit(self, record: AuditRecord) -> None:
-        self._unit.audit(record)
 
     async def add_authority(self, authority: Authority) -> None:
         await self._connection.execute(

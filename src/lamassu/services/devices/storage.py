@@ -37,8 +37,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.listing import Filter, ListQuery, Page
-from lamassu.kernel.records import AuditRecord, Event, Json
-from lamassu.platform.database import Database, Prepared, Unit
+from lamassu.kernel.records import Json
+from lamassu.platform.database import Database, Prepared, ServiceUnit
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import (
     BigInteger,
@@ -160,20 +160,8 @@ _CLAIM = Prepared(
 )
 
 
-class DeviceUnitOnDatabase:
+class DeviceUnitOnDatabase(ServiceUnit):
     """One transaction on devices."""
-
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-        self._connection = unit.connection
-
-    def emit(self, event: Event) -> None:
-        """Have the event committed with the rows."""
-        self._unit.emit(event)
-
-    def audit(self, record: AuditRecord) -> None:
-        """Have the record committed with the rows."""
-        self._unit.audit(record)
 
     async def read(self, device_id: str) -> StoredDevice | None:
         """One statement, no lock: `update` notices whoever came between."""

@@ -30,8 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.listing import ListQuery, Page
-from lamassu.kernel.records import AuditRecord, Event
-from lamassu.platform.database import Database, Prepared, Unit
+from lamassu.platform.database import Database, Prepared, ServiceUnit
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import BigInteger, Boolean, JsonDocument, Text, UtcDateTime
 from lamassu.services.dms.model.dms import BootstrapUse, Dms
@@ -98,20 +97,8 @@ _ANNOUNCE = Prepared(
 )
 
 
-class DmsUnitOnDatabase:
+class DmsUnitOnDatabase(ServiceUnit):
     """One transaction on DMSs."""
-
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-        self._connection = unit.connection
-
-    def emit(self, event: Event) -> None:
-        """Have the event committed with the rows."""
-        self._unit.emit(event)
-
-    def audit(self, record: AuditRecord) -> None:
-        """Have the record committed with the rows."""
-        self._unit.audit(record)
 
     async def insert(self, dms: Dms) -> None:
         """The primary key decides between two at once. Raises `Conflict`."""

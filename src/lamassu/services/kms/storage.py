@@ -25,9 +25,8 @@ from sqlalchemy.sql import ColumnElement
 
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.listing import ListQuery, Page
-from lamassu.kernel.records import AuditRecord, Event
 from lamassu.kernel.x509.pem import ders_of
-from lamassu.platform.database import Database, Unit
+from lamassu.platform.database import Database, ServiceUnit
 from lamassu.platform.database.listing import fetch_page
 from lamassu.platform.database.types import Boolean, Integer, JsonDocument, Text, UtcDateTime
 from lamassu.services.kms.contract import Key, KeyAlgorithm, KeyPurpose, KeySpec
@@ -125,18 +124,8 @@ class KmsStorage:
         return frozenset(known)
 
 
-class _SqlKeyUnit:
+class _SqlKeyUnit(ServiceUnit):
     """The `KeyUnit` port over one transaction."""
-
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-        self._connection = unit.connection
-
-    def emit(self, event: Event) -> None:
-        self._unit.emit(event)
-
-    def audit(self, record: AuditRecord) -> None:
-        self._unit.audit(record)
 
     async def insert(self, key: Key) -> None:
         await self._connection.execute(

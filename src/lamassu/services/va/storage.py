@@ -20,8 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from lamassu.kernel.records import AuditRecord, Event
-from lamassu.platform.database import Database, Unit
+from lamassu.platform.database import Database, ServiceUnit
 from lamassu.platform.database.types import (
     BigInteger,
     Boolean,
@@ -100,18 +99,8 @@ class VaStorage:
         return None if row is None else _state(row)
 
 
-class _SqlVaUnit:
+class _SqlVaUnit(ServiceUnit):
     """The `VaUnit` port over one transaction."""
-
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-        self._connection = unit.connection
-
-    def emit(self, event: Event) -> None:
-        self._unit.emit(event)
-
-    def audit(self, record: AuditRecord) -> None:
-        self._unit.audit(record)
 
     async def add_role(self, role: CrlRole) -> None:
         await self._connection.execute(

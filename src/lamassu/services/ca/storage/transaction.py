@@ -11,8 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from lamassu.kernel.errors import Conflict
-from lamassu.kernel.records import AuditRecord, Event
-from lamassu.platform.database import Prepared, Unit
+from lamassu.platform.database import Prepared, ServiceUnit
 from lamassu.services.ca.contract import (
     Certificate,
     CertificateStatus,
@@ -89,18 +88,8 @@ _LOCK_CERTIFICATE = Prepared(
 )
 
 
-class SqlCaTransaction:
+class SqlCaTransaction(ServiceUnit):
     """The `CaTransaction` port."""
-
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-        self._connection = unit.connection
-
-    def emit(self, event: Event) -> None:
-        self._unit.emit(event)
-
-    def audit(self, record: AuditRecord) -> None:
-        self._unit.audit(record)
 
     # --- CAs --------------------------------------------------------------------------------
 
