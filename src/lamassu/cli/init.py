@@ -20,6 +20,17 @@ def init(
     port: Annotated[int, typer.Option(help="HTTPS port: REST APIs and EST.")] = 8443,
     http_port: Annotated[int, typer.Option(help="HTTP port: OCSP and CRLs only.")] = 8080,
     internal_port: Annotated[int, typer.Option(help="Port for an EST edge.")] = 8444,
+    edge_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or address of the EST edge (repeatable); loopback if absent."),
+    ] = None,
+    edge_shares_hosts: Annotated[
+        bool,
+        typer.Option(
+            "--edge-shares-hosts",
+            help="Let the edge carry the platform's names: whoever owns it can pose as us.",
+        ),
+    ] = False,
     public_url: Annotated[
         str | None, typer.Option(help="The URL under which browsers reach the platform.")
     ] = None,
@@ -40,7 +51,7 @@ def init(
 
     Example: lamassu init --dir var
 
-    Example: lamassu init --dir /srv/lamassu --host pki.example.com --key-type ecdsa-p384
+    Example: lamassu init --dir /srv/lamassu --host pki.example.com --edge-host est.example.com
     """
     plan = wiring.Plan(
         directory=directory.absolute(),
@@ -52,6 +63,8 @@ def init(
         database=database,
         key_type=key_type,
         root_key_export=export_root_key,
+        edge_hosts=tuple(edge_host or ()),
+        edge_shares_hosts=edge_shares_hosts,
     )
     try:
         run(found(plan))

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from lamassu.kernel.clock import SystemClock
 from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
 from lamassu.kernel.identity import system_caller
-from lamassu.kernel.x509.facts import certificate_facts
+from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
 from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.config import Choices, Settings, edge_template, load, platform_template
 from lamassu.platform.database import SERVICES, migrate
@@ -36,13 +36,15 @@ from lamassu.services.access.contract import (
     Mode,
     RootKeyExport,
 )
+from lamassu.services.access.rules import hosts_of, is_loopback
 from lamassu.wiring.founding import KeyType, found_pki
-from lamassu.wiring.platform import AUDIT_KEY, BOOKMARK_KEY, Platform, opened
+from lamassu.wiring.platform import AUDIT_KEY, BOOKMARK_KEY, Platform, opened, url_hosts
 
 CALLER = system_caller("lamassu init")
 FIRST_ADMIN = "admin"
 EDGE_SERVICE = "est"
 LOOPBACK = "127.0.0.1"
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104  only where --host or --edge-host asks for it
 DATABASE_URL = "secrets/database.url"
 MAX_PORT = 65535
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*")
@@ -52,7 +54,8 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What an operator asks of `init`. `hosts` are names and addresses beside the local ones:
-    with any, the platform listens beyond loopback."""
+    with any, the platform listens beyond loopback. `edge_hosts` are an EST edge's own; the
+    platform's are among them only if `edge_shares_hosts`."""
 
     directory: Path
     hosts: Sequence[str] = ()
@@ -63,6 +66,8 @@ class Plan:
     database: str | None = None
     key_type: KeyType = KeyType.RSA_4096
     root_key_export: Path | None = None
+    edge_hosts: Sequence[str] = ()
+    edge_shares_hosts: bool = False
 
 
 async def install(plan: Plan, tell: Callable[[str], None]) -> None:
@@ -70,6 +75,7 @@ async def install(plan: Plan, tell: Callable[[str], None]) -> None:
 
     Raises a `LamassuError` that says what to do next.
     """
+    _judge_edge(plan)
     installation = Installation(plan.directory)
     kept = installation.config.exists()
     await asyncio.to_thread(_make_files, installation, plan)
@@ -136,25 +142,47 @@ def _judge_options(plan: Plan) -> None:
 
     Raises `RuleViolation` (`option_refused`).
     """
-
-    def refuse(option: str, text: str) -> NoReturn:
-        raise RuleViolation(f"--{option}: {text}", code="option_refused")
-
     ports = (plan.port, plan.http_port, plan.internal_port)
     if not all(0 <= port <= MAX_PORT for port in ports):
-        refuse("port", f"ports are 1 to {MAX_PORT}, or 0 for a free one")
+        _refuse("port", f"ports are 1 to {MAX_PORT}, or 0 for a free one")
     given = [port for port in ports if port]
     if len(set(given)) < len(given):
-        refuse("port", "--port, --http-port and --internal-port are to differ")
-    for host in plan.hosts:
-        if not _HOST.fullmatch(host) and not _is_address(host):
-            refuse("host", f"{host!r} is neither a DNS name nor an IP address")
+        _refuse("port", "--port, --http-port and --internal-port are to differ")
+    _judge_hosts("host", plan.hosts)
     url = urlsplit(plan.public_url or "https://localhost")
     if url.scheme != "https" or not url.hostname or url.path.strip("/"):
-        refuse("public-url", f"{plan.public_url!r} is not of the form https://name:port")
+        _refuse("public-url", f"{plan.public_url!r} is not of the form https://name:port")
     database = urlsplit(plan.database or "sqlite:///")
     if database.scheme not in ("sqlite", "postgresql"):
-        refuse("database", "it begins with sqlite:/// or postgresql://")
+        _refuse("database", "it begins with sqlite:/// or postgresql://")
+
+
+def _judge_edge(plan: Plan) -> None:
+    """The edge's names are its own. Raises `RuleViolation` (`option_refused`)."""
+    _judge_hosts("edge-host", plan.edge_hosts)
+    urls = () if plan.public_url is None else (plan.public_url,)
+    platforms = {*map(_normal, plan.hosts), *url_hosts(urls)}
+    shared = [
+        host
+        for host in map(_normal, plan.edge_hosts)
+        if host in platforms and not is_loopback(host)
+    ]
+    if shared and not plan.edge_shares_hosts:
+        _refuse(
+            "edge-host",
+            f"{', '.join(shared)} is the platform's too, and whoever owns the edge could pose as"
+            " the platform; give the edge a name of its own, or say --edge-shares-hosts",
+        )
+
+
+def _judge_hosts(option: str, hosts: Sequence[str]) -> None:
+    for host in hosts:
+        if not _HOST.fullmatch(host) and not _is_address(host):
+            _refuse(option, f"{host!r} is neither a DNS name nor an IP address")
+
+
+def _refuse(option: str, text: str) -> NoReturn:
+    raise RuleViolation(f"--{option}: {text}", code="option_refused")
 
 
 def _is_address(host: str) -> bool:
@@ -165,6 +193,11 @@ def _is_address(host: str) -> bool:
     return True
 
 
+def _normal(host: str) -> str:
+    """As a certificate spells it."""
+    return str(ip_address(host)) if _is_address(host) else host.lower()
+
+
 def _choices(plan: Plan) -> Choices:
     name = plan.hosts[0] if plan.hosts else "localhost"
     urls = [f"https://{_in_url(name)}:{plan.port}"]
@@ -173,7 +206,7 @@ def _choices(plan: Plan) -> Choices:
     if plan.public_url is not None:
         urls.insert(0, plan.public_url.rstrip("/"))
     return Choices(
-        listen_address="0.0.0.0" if plan.hosts else LOOPBACK,  # noqa: S104  asked for by --host
+        listen_address=ANY_ADDRESS if plan.hosts else LOOPBACK,
         port=plan.port,
         http_port=plan.http_port,
         internal_port=plan.internal_port,
@@ -211,10 +244,17 @@ async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str
     access = platform.access
     anchor = await access.trust_anchor_pem()
     await asyncio.to_thread(files.trust_anchor.write_bytes, anchor)
-    hosts = tuple(dict.fromkeys((*LOCAL_NAMES, *plan.hosts)))
-    if await asyncio.to_thread(_is_due, files.server_certificate):
+    revoked = {one.serial_number for one in await access.list() if one.revoked_at is not None}
+    before = await asyncio.to_thread(_Before.of, files.server_certificate)
+    hosts = tuple(dict.fromkeys((*LOCAL_NAMES, *map(_normal, plan.hosts), *sorted(before.hosts))))
+    if before.is_due(revoked) or not before.hosts.issuperset(map(_normal, plan.hosts)):
         server = await access.issue(
-            CredentialKind.SERVER, "server", lifetime=SERVER_LIFETIME, caller=CALLER, hosts=hosts
+            CredentialKind.SERVER,
+            "server",
+            lifetime=SERVER_LIFETIME,
+            caller=CALLER,
+            hosts=hosts,
+            shares_hosts=plan.edge_shares_hosts,
         )
         await asyncio.to_thread(
             files.store_credential,
@@ -223,7 +263,7 @@ async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str
             files.server_key,
             server.key_pem,
         )
-    if await asyncio.to_thread(_is_due, files.admin_certificate):
+    if (await asyncio.to_thread(_Before.of, files.admin_certificate)).is_due(revoked):
         admin = await access.issue(
             CredentialKind.ADMIN, FIRST_ADMIN, lifetime=platform.admin_lifetime, caller=CALLER
         )
@@ -235,29 +275,48 @@ async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str
             admin.key_pem,
         )
         tell(f"admin: {files.admin_certificate}, until {admin.credential.not_after:%Y-%m-%d}")
-    if await asyncio.to_thread(_is_due, files.edge.certificate):
+    before = await asyncio.to_thread(_Before.of, files.edge.certificate)
+    asked = frozenset(map(_normal, plan.edge_hosts))
+    names = sorted(asked or before.hosts or LOCAL_NAMES)
+    if before.is_due(revoked) or not asked <= before.hosts:
         edge = await access.issue(
             CredentialKind.SERVICE,
             EDGE_SERVICE,
             lifetime=SERVICE_LIFETIME,
             caller=CALLER,
-            hosts=hosts,
+            hosts=names,
+            shares_hosts=plan.edge_shares_hosts,
         )
-        await asyncio.to_thread(_store_edge, platform, edge, anchor)
-        tell(f"EST edge: {files.edge.directory}")
+        await asyncio.to_thread(_store_edge, platform, edge, anchor, hosts)
+        tell(f"EST edge: {files.edge.directory}, reached as {', '.join(names)}")
 
 
-def _is_due(path: Path) -> bool:
-    """Whether a certificate is missing or in the last third of its life."""
-    try:
-        facts = certificate_facts(ders_of(path.read_bytes())[0])
-    except FileNotFoundError:
-        return True
-    left = facts.not_after - SystemClock().now()
-    return left * 3 < facts.not_after - facts.not_before
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The certificate that a file holds, if any."""
+
+    facts: CertificateFacts | None
+    hosts: frozenset[str]
+
+    @classmethod
+    def of(cls, path: Path) -> _Before:
+        try:
+            der = ders_of(path.read_bytes())[0]
+        except FileNotFoundError:
+            return cls(None, frozenset())
+        return cls(certificate_facts(der), hosts_of(der))
+
+    def is_due(self, revoked: Collection[str]) -> bool:
+        """Whether it is missing, revoked or in the last third of its life."""
+        if self.facts is None or self.facts.serial_number in revoked:
+            return True
+        left = self.facts.not_after - SystemClock().now()
+        return left * 3 < self.facts.not_after - self.facts.not_before
 
 
-def _store_edge(platform: Platform, issued: IssuedCredential, anchor: bytes) -> None:
+def _store_edge(
+    platform: Platform, issued: IssuedCredential, anchor: bytes, platform_hosts: Sequence[str]
+) -> None:
     edge = platform.installation.edge
     platform.installation.store_credential(
         edge.certificate, issued.chain_pem, edge.key, issued.key_pem
@@ -265,10 +324,14 @@ def _store_edge(platform: Platform, issued: IssuedCredential, anchor: bytes) -> 
     edge.trust_anchor.write_bytes(anchor)
     if not edge.config.exists():
         settings = platform.settings
+        # An edge with names of its own is to stand on a host of its own.
+        remote = not all(map(is_loopback, hosts_of(ders_of(issued.chain_pem)[0])))
+        inside = [host for host in platform_hosts if not is_loopback(host)] if remote else []
+        upstream = _in_url([*inside, "localhost"][0])
         text = edge_template(
             port=settings.http.port,
-            upstream=f"https://localhost:{settings.server.internal_port}",
-            listen_address=settings.server.listen_address,
+            upstream=f"https://{upstream}:{settings.server.internal_port}",
+            listen_address=ANY_ADDRESS if remote else settings.server.listen_address,
         )
         create_private_file(edge.config, text.encode())
 

@@ -105,13 +105,20 @@ class InternalCa(Protocol):
         lifetime: timedelta,
         caller: Caller,
         hosts: Sequence[str] = (),
+        shares_hosts: bool = False,
     ) -> IssuedCredential:
         """Make a P-256 key and a certificate, ending with the issuing CA at the latest.
 
         `hosts` (DNS names and IP addresses) are for a server, or a service that serves too.
-        Raises `RuleViolation` for a bad name, host or lifetime, `NotFound`
-        (`internal_ca_missing`) before `establish`.
+        The two have none in common but loopback's, unless `shares_hosts`: whoever owns an
+        edge could else pose as the platform. Raises `RuleViolation` for a bad name, host or
+        lifetime and for shared hosts (`hosts_shared`), `NotFound` (`internal_ca_missing`)
+        before `establish`.
         """
+        ...
+
+    async def own_hosts(self) -> frozenset[str]:
+        """The platform's names and its edges', configured or certified, but for loopback."""
         ...
 
     async def list(self, kind: CredentialKind | None = None) -> Sequence[Credential]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -75,6 +75,59 @@ def _host_name(host: str) -> x509.GeneralName:
             field="hosts",
         )
     return x509.DNSName(host.lower())
+
+
+def hosts_of(certificate: bytes) -> frozenset[str]:
+    """The DNS names and addresses in a certificate (DER)."""
+    extensions = x509.load_der_x509_certificate(certificate).extensions
+    try:
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return frozenset()
+    return frozenset(map(_text, names)) - {""}
+
+
+def _text(name: x509.GeneralName) -> str:
+    return str(name.value) if isinstance(name, x509.DNSName | x509.IPAddress) else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this names each host for itself, so that nobody poses as another with it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_hosts_apart(
+    kind: CredentialKind,
+    hosts: Iterable[x509.GeneralName],
+    *,
+    configured: Iterable[str],
+    living: Iterable[Credential],
+) -> None:
+    """No name of the platform's is an edge's too: whoever owns the edge could pose as it.
+
+    `configured` are the platform's public hosts, `living` what the internal CA issued and did
+    not revoke. A server's certificate may repeat what one before it said. Raises `RuleViolation`
+    (`hosts_shared`).
+    """
+    named: dict[CredentialKind, set[str]] = {each: set() for each in CredentialKind}
+    for credential in living:
+        named[credential.kind] |= hosts_of(credential.der)
+    wanted = set(map(_text, hosts))
+    if kind is CredentialKind.SERVER:
+        shared = (wanted & named[CredentialKind.SERVICE]) - named[CredentialKind.SERVER]
+    else:
+        shared = wanted & (named[CredentialKind.SERVER] | set(configured))
+    shared = {host for host in shared if not is_loopback(host)}
+    if shared:
+        raise RuleViolation(
+            f"{', '.join(sorted(shared))} would name the platform and an EST edge alike, and"
+            " whoever owns the edge could pose as the platform; give the edge a name of its own",
+            code="hosts_shared",
+            field="hosts",
+        )
 
 
 def principal_uri(kind: CredentialKind, name: str) -> str:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.identity import Caller, Peer, Principal
 from lamassu.kernel.x509.pem import pem_of
+from lamassu.services.access import rules
 from lamassu.services.access.contract import (
     Credential,
     CredentialKind,
@@ -30,9 +31,17 @@ class AccessService:
     """The contracts `Principals`, `InternalCa` and `InstallationMode`."""
 
     def __init__(
-        self, *, storage: CredentialStore, keys: PlatformKeys, files: PrivateFiles, clock: Clock
+        self,
+        *,
+        storage: CredentialStore,
+        keys: PlatformKeys,
+        files: PrivateFiles,
+        clock: Clock,
+        public_hosts: frozenset[str] = frozenset(),
     ) -> None:
+        """`public_hosts` are those of the platform's public URLs."""
         self._storage = storage
+        self._public_hosts = public_hosts
         self._keys = keys
         self._files = files
         self._clock = clock
@@ -68,17 +77,24 @@ class AccessService:
         lifetime: timedelta,
         caller: Caller,
         hosts: Sequence[str] = (),
+        shares_hosts: bool = False,
     ) -> IssuedCredential:
         return await issue_credential(
             kind,
             name,
             lifetime=lifetime,
             hosts=hosts,
+            configured_hosts=None if shares_hosts else self._public_hosts,
             caller=caller,
             keys=self._keys,
             storage=self._storage,
             now=self._clock.now(),
         )
+
+    async def own_hosts(self) -> frozenset[str]:
+        certified = (rules.hosts_of(one.der) for one in await self.list() if not one.revoked_at)
+        hosts = self._public_hosts.union(*certified)
+        return frozenset(host for host in hosts if not rules.is_loopback(host))
 
     async def list(self, kind: CredentialKind | None = None) -> Sequence[Credential]:
         return await self._storage.unexpired(self._clock.now(), kind=kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,15 +33,24 @@ async def issue_credential(
     *,
     lifetime: timedelta,
     hosts: Sequence[str],
+    configured_hosts: Collection[str] | None,
     caller: Caller,
     keys: PlatformKeys,
     storage: CredentialStore,
     now: datetime,
 ) -> IssuedCredential:
-    """Judge, sign, store, record. The private key is in the answer and nowhere else."""
+    """Judge, sign, store, record. The private key is in the answer and nowhere else.
+
+    `configured_hosts` are the platform's public ones, which a service must not share; `None`
+    lets it.
+    """
     rules.check_credential_name(name)
     rules.check_lifetime(lifetime)
     names = rules.host_names(kind, hosts)
+    if configured_hosts is not None:
+        unexpired = await storage.unexpired(now)
+        living = [credential for credential in unexpired if credential.revoked_at is None]
+        rules.check_hosts_apart(kind, names, configured=configured_hosts, living=living)
     issuing = (await get_hierarchy(storage)).issuing
     if issuing.key_id is None:
         raise RuleViolation("the internal CA's key is not here", code="internal_ca_key_missing")
