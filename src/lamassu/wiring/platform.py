@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lamassu.kernel.clock import SystemClock
-from lamassu.kernel.errors import NotFound, RuleViolation
+from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.identity import system_caller
 from lamassu.platform.config import Settings, check_start, load
 from lamassu.platform.database import SERVICES, Database, RecordWriter
@@ -34,12 +33,12 @@ from lamassu.services.dms import events as dms_events
 from lamassu.services.dms.model.defaults import DmsDefaults
 from lamassu.services.dms.storage import DmsStorage
 from lamassu.services.dms.usecases import DmsService
-from lamassu.services.kms.engines.software import SoftwareEngine
 from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases import KmsService
 from lamassu.services.va import events as va_events
 from lamassu.services.va.storage import VaStorage
 from lamassu.services.va.usecases import VaService
+from lamassu.wiring.engines import open_engines
 
 AUDIT_KEY = "audit.key"
 BOOKMARK_KEY = "bookmark.key"
@@ -191,40 +190,13 @@ def url_hosts(urls: Sequence[str]) -> frozenset[str]:
 async def _open_kms(
     installation: Installation, settings: Settings, database: Database
 ) -> KmsService:
-    """The software engine's key derivation is slow on purpose, so it leaves the loop."""
+    """Opening a keystore takes long on purpose, so it leaves the loop."""
     forbid_core_dumps()
-    engine = settings.software_engine
-    opened_engine = await asyncio.to_thread(_open_engine, installation, settings)
     kms = KmsService(
-        engines=[opened_engine],
-        default_engine_id=engine.id,
+        engines=await asyncio.to_thread(open_engines, installation, settings),
+        default_engine_id=settings.crypto_engines.chosen_id,
         storage=KmsStorage(database),
         clock=SystemClock(),
     )
     await kms.start()
     return kms
-
-
-def _open_engine(installation: Installation, settings: Settings) -> SoftwareEngine:
-    engine = settings.software_engine
-    path = installation.directory / engine.passphrase_file
-    field = "crypto_engines.software.passphrase_file"
-    try:
-        mode = path.stat().st_mode
-        secret = path.read_bytes().strip()
-    except OSError as error:
-        raise NotFound(
-            f"the keystore's passphrase file {path} cannot be read: {error.strerror}",
-            code="passphrase_missing",
-            field=field,
-        ) from None
-    # The group may read: so systemd hands credentials to a service that is not root's.
-    if mode & stat.S_IRWXO:
-        raise RuleViolation(
-            f"everybody may read the keystore's passphrase; run: chmod 600 {path}",
-            code="passphrase_exposed",
-            field=field,
-        )
-    return SoftwareEngine.open(
-        engine.id, installation.keystore, secret, metadata=dict(engine.metadata)
-    )

@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lamassu.kernel.errors import RuleViolation
 from lamassu.platform.config import (
     Choices,
     ConfigurationFaults,
     Settings,
-    check_start,
     edge_template,
     load,
     masked_text,
@@ -160,22 +158,12 @@ def test_the_guides_sections_are_taken_as_they_stand(seed: Path) -> None:
 def test_what_has_no_effect_yet_is_named(seed: Path) -> None:
     notes = " ".join(not_yet_in_effect(load(seed)))
     for name in (
-        "crypto_engines.pkcs11",
-        "crypto_engines.hashicorp_vault",
-        "crypto_engines.aws_kms",
         "http.client_auth.ca_file",
         "logs.security_events",
         "otel",
         "identity_extractors",
     ):
         assert name in notes
-
-
-def test_an_engine_that_is_not_built_keeps_the_platform_from_starting(seed: Path) -> None:
-    faults = start_faults(load(seed), seed.parent)
-    assert [fault.path for fault in faults] == ["crypto_engines"]
-    with pytest.raises(RuleViolation, match="production-hsm as default"):
-        check_start(load(seed), seed.parent)
 
 
 def test_no_secret_is_shown(seed: Path) -> None:
@@ -397,10 +385,6 @@ def test_production_wants_the_passphrase_outside(write: Write, tmp_path: Path) -
     [
         ("http: {client_auth: {enabled: false}}", "http.client_auth.enabled"),
         ("dms: {allow_unverified_csr: true}", "dms.allow_unverified_csr"),
-        (
-            "crypto_engines: {default_id: second, software: [{id: software}, {id: second}]}",
-            "crypto_engines",
-        ),
     ],
 )
 def test_what_would_weaken_or_do_nothing_must_not_start(

@@ -143,8 +143,8 @@ async def test_old_orphans_are_set_aside_at_start_and_nothing_else(
         engines=[engine], default_engine_id="software", storage=storage, clock=SystemClock()
     )
     known = await kms.generate(P256, purpose=KeyPurpose.CA, name="known", caller=ALICE)
-    old = await engine.generate(P256, purpose=KeyPurpose.CA)
-    young = await engine.generate(P256, purpose=KeyPurpose.CA)
+    old = engine.generate(P256, purpose=KeyPurpose.CA)
+    young = engine.generate(P256, purpose=KeyPurpose.CA)
     yesterday = (SystemClock().now() - timedelta(days=1)).timestamp()
     for made in (known.key_id, old.key_id):
         os.utime(fresh_store / f"{made}.key", (yesterday, yesterday))
@@ -167,7 +167,7 @@ async def test_discarding_removes_row_and_key_and_may_be_repeated(
     with pytest.raises(NotFound):
         await kms.use(key.key_id, lambda private: private, purpose=KeyPurpose.CA)
     with pytest.raises(Unavailable):
-        await engine.public_key(key.key_id, purpose=KeyPurpose.CA)
+        engine.private_key(key.key_id, purpose=KeyPurpose.CA)
 
 
 async def test_only_platform_keys_can_be_exported_and_it_is_recorded(

@@ -17,21 +17,27 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_der_public_key,
-    load_pem_private_key,
 )
 
-from lamassu.kernel.errors import Conflict, Forbidden, RuleViolation, Unavailable
+from lamassu.kernel.errors import Conflict, RuleViolation, Unavailable
 from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec
 from lamassu.services.kms.engines.keystore import HEADER, Keystore
-from lamassu.services.kms.engines.pool import WorkerPool
 from lamassu.services.kms.engines.software import SoftwareEngine, signs_inline
+from lamassu.services.kms.usecases.guard import GuardedEngine
+from lamassu.services.kms.usecases.guard.pool import WorkerPool
 
 from .conftest import P256, SECRET
 
 
-def reopened(directory: Path) -> SoftwareEngine:
+def reopened(directory: Path) -> GuardedEngine:
     """The engine after a restart: nothing is in memory."""
-    return SoftwareEngine.open("software", directory, SECRET)
+    return GuardedEngine(SoftwareEngine.open("software", directory, SECRET))
+
+
+@pytest.fixture
+def guarded(engine: SoftwareEngine) -> GuardedEngine:
+    """The engine of the whole run, as the KMS uses it."""
+    return GuardedEngine(engine)
 
 
 def test_a_wrong_passphrase_is_told_at_open(fresh_store: Path) -> None:
@@ -146,9 +152,9 @@ async def test_a_changed_byte_is_noticed(fresh_store: Path) -> None:
 
 
 @pytest.mark.parametrize("key_id", ["../../etc/passwd", "", "0" * 63, "A" * 64])
-async def test_only_key_ids_become_paths(engine: SoftwareEngine, key_id: str) -> None:
+async def test_only_key_ids_become_paths(guarded: GuardedEngine, key_id: str) -> None:
     with pytest.raises(Unavailable, match="not the id of a key"):
-        await engine.public_key(key_id, purpose=KeyPurpose.CA)
+        await guarded.public_key(key_id, purpose=KeyPurpose.CA)
 
 
 async def test_keys_survive_a_restart(fresh_store: Path) -> None:
@@ -184,32 +190,25 @@ async def test_a_key_set_aside_comes_back_when_used(fresh_store: Path) -> None:
     assert (fresh_store / f"{made.key_id}.key").exists()
 
 
-async def test_a_deleted_key_is_gone_from_memory_too(engine: SoftwareEngine) -> None:
-    made = await engine.generate(P256, purpose=KeyPurpose.GENERAL)
-    await engine.delete(made.key_id)
-    await engine.delete(made.key_id)
+async def test_a_deleted_key_is_gone_from_memory_too(guarded: GuardedEngine) -> None:
+    made = await guarded.generate(P256, purpose=KeyPurpose.GENERAL)
+    await guarded.delete(made.key_id)
+    await guarded.delete(made.key_id)
 
     with pytest.raises(Unavailable) as refusal:
-        await engine.use(made.key_id, lambda key: key, purpose=KeyPurpose.GENERAL)
+        await guarded.use(made.key_id, lambda key: key, purpose=KeyPurpose.GENERAL)
     assert refusal.value.code == "key_lost"
 
 
-async def test_only_a_platform_key_leaves_and_only_encrypted(engine: SoftwareEngine) -> None:
-    made = await engine.generate(P256, purpose=KeyPurpose.PLATFORM)
-    ca = await engine.generate(P256, purpose=KeyPurpose.CA)
+async def test_a_key_opens_for_its_own_purpose_only(guarded: GuardedEngine) -> None:
+    ca = await guarded.generate(P256, purpose=KeyPurpose.CA)
 
-    pem = await engine.export(made.key_id, purpose=KeyPurpose.PLATFORM, passphrase=SECRET)
-
-    assert pem.startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
-    assert load_pem_private_key(pem, SECRET)
-    with pytest.raises(Forbidden):
-        await engine.export(ca.key_id, purpose=KeyPurpose.CA, passphrase=SECRET)
     with pytest.raises(Unavailable):
-        await engine.export(ca.key_id, purpose=KeyPurpose.PLATFORM, passphrase=SECRET)
+        await guarded.take_out(ca.key_id, purpose=KeyPurpose.PLATFORM)
 
 
-async def test_rsa_signs_beside_the_event_loop(engine: SoftwareEngine) -> None:
-    made = await engine.generate(KeySpec(KeyAlgorithm.RSA, 2048), purpose=KeyPurpose.CA)
+async def test_rsa_signs_beside_the_event_loop(guarded: GuardedEngine) -> None:
+    made = await guarded.generate(KeySpec(KeyAlgorithm.RSA, 2048), purpose=KeyPurpose.CA)
     loop_thread = asyncio.get_running_loop()
 
     def build(key: object) -> bool:
@@ -218,8 +217,8 @@ async def test_rsa_signs_beside_the_event_loop(engine: SoftwareEngine) -> None:
         except RuntimeError:
             return False
 
-    assert not await engine.use(made.key_id, build, purpose=KeyPurpose.CA)
-    signature = await engine.use(
+    assert not await guarded.use(made.key_id, build, purpose=KeyPurpose.CA)
+    signature = await guarded.use(
         made.key_id,
         lambda key: key.sign(b"m", padding.PKCS1v15(), hashes.SHA256()),
         purpose=KeyPurpose.CA,

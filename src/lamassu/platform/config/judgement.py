@@ -14,10 +14,6 @@ from lamassu.platform.database.dialect import Dialect
 def not_yet_in_effect(settings: Settings) -> list[str]:
     """The sections that were given and change nothing yet, each with what that means."""
     notes = []
-    engines = settings.crypto_engines
-    for name in ("pkcs11", "hashicorp_vault", "aws_kms", "aws_secrets_manager"):
-        for engine in getattr(engines, name):
-            notes.append(f"crypto_engines.{name}: engine {engine.id} is not opened yet")
     if settings.http.client_auth.ca_file != ClientAuth().ca_file:
         notes.append(
             "http.client_auth.ca_file: only this installation's internal CA makes principals yet"
@@ -34,16 +30,6 @@ def not_yet_in_effect(settings: Settings) -> list[str]:
 def start_faults(settings: Settings, directory: Path) -> list[Fault]:
     """What must keep a platform from starting."""
     faults = []
-    engines = settings.crypto_engines
-    software = {engine.id for engine in engines.software}
-    if engines.chosen_id not in software or len(software) != 1:
-        faults.append(
-            Fault(
-                "crypto_engines",
-                f"{engines.chosen_id} as default, software engines {sorted(software)}",
-                "exactly one software engine, the default: other kinds are not built yet",
-            )
-        )
     if not settings.http.client_auth.enabled:
         faults.append(
             Fault(

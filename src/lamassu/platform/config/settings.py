@@ -130,52 +130,84 @@ class Postgres(Section):
     users: dict[str, PostgresUser] = {}
 
 
-class SoftwareEngine(Section):
+class EngineSection(Section):
+    """What every crypto engine has. `timeout_seconds` is how long a caller waits for a
+    signature; `workers` how many calls run at once (each kind has its own default)."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    metadata: dict[str, str] = {}
+    timeout_seconds: Annotated[float, Field(ge=0.1, le=120)] = 10
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
+
+
+class SoftwareEngine(EngineSection):
     """Keys encrypted in a directory: for development."""
 
-    id: str = "software"
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "software"
+    storage_directory: Path = Path("keys")
     passphrase_file: Path = Path("secrets/keystore.pass")
-    metadata: dict[str, str] = {}
 
 
-class Pkcs11Engine(Section):
-    """An HSM."""
+class ModuleOptions(Section):
+    """`module_extra_options`: environment variables that the vendor's library reads."""
 
-    id: str
+    env: dict[str, str] = {}
+
+
+class Pkcs11Engine(EngineSection):
+    """An HSM: a token, by its label, behind a vendor's library."""
+
     token: str
     pin: SecretStr
     module_path: Path
-    metadata: dict[str, str] = {}
+    module_extra_options: ModuleOptions = ModuleOptions()
 
 
-class VaultEngine(Section):
-    """HashiCorp Vault."""
+class VaultEngine(EngineSection):
+    """HashiCorp Vault, found at `address` or at `protocol`, `hostname`, `port`."""
 
-    id: str
     role_id: SecretStr
     secret_id: SecretStr
     auto_unseal_enabled: bool = False
     auto_unseal_keys: tuple[SecretStr, ...] = ()
     mount_path: str
-    address: str
+    address: Annotated[str, _base_url("https", "http")] | None = None
+    protocol: Literal["https", "http"] = "https"
+    hostname: str | None = None
+    port: Port = 8200
+    insecure_skip_verify: bool = False
     ca_cert_file: Path | None = None
-    metadata: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return self.address or f"{self.protocol}://{self.hostname}:{self.port}"
 
 
-class AwsEngine(Section):
-    """AWS KMS or Secrets Manager."""
+class AwsEngine(EngineSection):
+    """An AWS service. `static` uses the keys given here, `role` assumes `role_arn`, anything
+    else is the default credentials chain."""
 
-    id: str
     region: str
-    key_spec: str = "RSA_4096"
-    key_usage: Literal["SIGN_VERIFY"] = "SIGN_VERIFY"
-    auth_method: Literal["static", "role", "default"] = "default"
-    endpoint_url: str | None = None
+    auth_method: str = "default"
+    endpoint_url: Annotated[str, _base_url("https", "http")] | None = None
     access_key_id: SecretStr | None = None
     secret_access_key: SecretStr | None = None
     session_token: SecretStr | None = None
     role_arn: str | None = None
-    metadata: dict[str, str] = {}
+
+
+class AwsKmsEngine(AwsEngine):
+    """AWS KMS. `key_spec` is what keys are made as when nothing else is asked."""
+
+    key_spec: Literal[
+        "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521"
+    ] = "RSA_4096"
+    key_usage: Literal["SIGN_VERIFY"] = "SIGN_VERIFY"
+
+
+class SecretsManagerEngine(AwsEngine):
+    """AWS Secrets Manager."""
 
 
 class CryptoEngines(Section):
@@ -188,20 +220,24 @@ class CryptoEngines(Section):
     software: tuple[SoftwareEngine, ...] = ()
     pkcs11: tuple[Pkcs11Engine, ...] = ()
     hashicorp_vault: tuple[VaultEngine, ...] = ()
-    aws_kms: tuple[AwsEngine, ...] = ()
-    aws_secrets_manager: tuple[AwsEngine, ...] = ()
+    aws_kms: tuple[AwsKmsEngine, ...] = ()
+    aws_secrets_manager: tuple[SecretsManagerEngine, ...] = ()
+
+    @property
+    def all(self) -> list[EngineSection]:
+        """Every engine, of every kind."""
+        return [
+            *self.software,
+            *self.pkcs11,
+            *self.hashicorp_vault,
+            *self.aws_kms,
+            *self.aws_secrets_manager,
+        ]
 
     @property
     def ids(self) -> list[str]:
         """Of all engines, of every kind."""
-        kinds = (
-            self.software,
-            self.pkcs11,
-            self.hashicorp_vault,
-            self.aws_kms,
-            self.aws_secrets_manager,
-        )
-        return [engine.id for kind in kinds for engine in kind]
+        return [engine.id for engine in self.all]
 
     @property
     def chosen_id(self) -> str:
@@ -305,11 +341,6 @@ class Settings(Section):
     identity_extractors: IdentityExtractors | None = None
     est: Upstream | None = None
 
-    @property
-    def software_engine(self) -> SoftwareEngine:
-        """The engine that keys are made in. `start_faults` was asked before."""
-        return self.crypto_engines.software[0]
-
     def database_settings(self, directory: Path) -> DatabaseSettings:
         """Where the data is; a relative SQLite path counts from `directory`."""
         if self.postgres is not None:
@@ -378,7 +409,16 @@ def _contradictions(settings: Settings) -> list[Fault]:
     ]
     if not ids:
         faults.append(Fault("crypto_engines", "no engine", "an engine, such as under software"))
-    elif engines.default_id is None and len(ids) > 1:
+    faults += [
+        Fault(f"crypto_engines.hashicorp_vault[{index}].address", "nothing", "https://name:port")
+        for index, vault in enumerate(engines.hashicorp_vault)
+        if vault.address is None and vault.hostname is None
+    ]
+    folders = [engine.storage_directory for engine in engines.software]
+    if len(set(folders)) < len(folders):
+        where = "crypto_engines.software"
+        faults.append(Fault(where, "a storage_directory twice", "a folder of its own for each"))
+    if ids and engines.default_id is None and len(ids) > 1:
         allowed = f"one of {', '.join(ids)}"
         faults.append(Fault("crypto_engines.default_id", "nothing", allowed))
     elif engines.default_id not in (None, *ids):

@@ -30,6 +30,8 @@ class KeyAlgorithm(StrEnum):
 
     RSA = "RSA"
     ECDSA = "ECDSA"
+    ED25519 = "Ed25519"
+    ML_DSA = "ML-DSA"
 
 
 class MessageType(StrEnum):
@@ -41,7 +43,8 @@ class MessageType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """`size` in bits: RSA modulus or curve (256, 384, 521)."""
+    """`size` in bits: RSA modulus or curve (256, 384, 521; Ed25519: 256). For ML-DSA it is the
+    parameter set of FIPS 204: 44, 65 or 87."""
 
     algorithm: KeyAlgorithm
     size: int
@@ -67,7 +70,11 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A crypto engine and what it can make; `supported` maps an algorithm to its sizes."""
+    """A crypto engine and what it can make; `supported` maps an algorithm to its sizes.
+
+    `for_ca_keys` is false where production makes no CA key (decisions of the security guide's
+    table: software and Secrets Manager).
+    """
 
     id: str
     type: str
@@ -77,6 +84,23 @@ class Engine:
     default: bool
     supported: Mapping[KeyAlgorithm, Sequence[int]]
     metadata: Mapping[str, Json] = field(default_factory=dict)
+    for_ca_keys: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """`problem` is empty when the engine can be used; else why not and what to do, for people,
+    and `code` says the same for programs."""
+
+    engine_id: str
+    default: bool
+    problem: str = ""
+    code: str = ""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it can be used now."""
+        return not self.problem
 
 
 class Keys(Protocol):
@@ -170,6 +194,10 @@ class Keys(Protocol):
 
     async def healthy(self) -> bool:
         """Whether the default engine can be used now."""
+        ...
+
+    async def health(self) -> Sequence[EngineHealth]:
+        """How each engine is, in configured order; asked of the engines themselves."""
         ...
 
 

@@ -9,16 +9,25 @@ from typing import TypeAlias
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import (
+    MLDSA44PrivateKey,
+    MLDSA65PrivateKey,
+    MLDSA87PrivateKey,
+)
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from lamassu.kernel.records import Json
 from lamassu.services.kms.contract import KeyAlgorithm, KeySpec
 
-PrivateKey: TypeAlias = RSAPrivateKey | EllipticCurvePrivateKey
+MLDSAPrivateKey: TypeAlias = MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
+PrivateKey: TypeAlias = (
+    RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey | MLDSAPrivateKey
+)
 
 
 class Padding(StrEnum):
-    """How a digest becomes a signature. ECDSA has none."""
+    """How a digest becomes a signature. Only RSA has a choice."""
 
     PKCS1_V1_5 = "PKCS#1 v1.5"
     PSS = "PSS"
@@ -27,12 +36,17 @@ class Padding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignatureScheme:
-    """What a wire name such as `RSASSA_PSS_SHA_256` stands for."""
+    """What a wire name such as `RSASSA_PSS_SHA_256` stands for.
+
+    `hash` is absent where the scheme takes the whole message (Ed25519, ML-DSA); `size` is the
+    one that the key must have, or 0 for any.
+    """
 
     name: str
     algorithm: KeyAlgorithm
     padding: Padding
-    hash: hashes.HashAlgorithm
+    hash: hashes.HashAlgorithm | None
+    size: int = 0
 
 
 _HASHES: tuple[hashes.HashAlgorithm, ...] = (hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
@@ -41,11 +55,20 @@ _FAMILIES = (
     ("RSASSA_PSS", KeyAlgorithm.RSA, Padding.PSS),
     ("ECDSA", KeyAlgorithm.ECDSA, Padding.NONE),
 )
-SCHEMES: Mapping[str, SignatureScheme] = {
-    name: SignatureScheme(name, algorithm, padding, digest)
+_WITH_DIGEST = [
+    SignatureScheme(f"{family}_SHA_{digest.digest_size * 8}", algorithm, padding, digest)
     for family, algorithm, padding in _FAMILIES
     for digest in _HASHES
-    for name in (f"{family}_SHA_{digest.digest_size * 8}",)
+]
+_WHOLE_MESSAGE = [
+    SignatureScheme("ED25519", KeyAlgorithm.ED25519, Padding.NONE, None),
+    *(
+        SignatureScheme(f"ML_DSA_{size}", KeyAlgorithm.ML_DSA, Padding.NONE, None, size)
+        for size in (44, 65, 87)
+    ),
+]
+SCHEMES: Mapping[str, SignatureScheme] = {
+    scheme.name: scheme for scheme in (*_WITH_DIGEST, *_WHOLE_MESSAGE)
 }
 
 

@@ -2,54 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from lamassu.kernel.errors import Unavailable
 from lamassu.kernel.listing import ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.kms.contract import Engine, Key, KeyPurpose, KeySpec
 from lamassu.services.kms.model import MadeKey, PrivateKey
 
-T = TypeVar("T")
+
+class EngineDown(Unavailable):
+    """The engine as a whole cannot be used now: out of reach, sealed, throttled, logged out.
+
+    A failure of one key (`key_lost`, `key_damaged`) is a plain `Unavailable`.
+    """
+
+    default_code = "engine_unreachable"
+
+
+class EngineRefused(EngineDown):
+    """The engine will not work as it is configured: PIN, role, token, module, region, address.
+
+    Asking again changes nothing until somebody corrects the configuration: the start is
+    refused, and what was refused (a PIN) is not tried again.
+    """
+
+    default_code = "engine_misconfigured"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """How an engine may be used: calls at once, and seconds until a caller stops waiting."""
+
+    workers: int
+    sign_seconds: float = 10.0
+    generate_seconds: float = 120.0
 
 
 class CryptoEngine(Protocol):
-    """Where private keys live. Every engine has threads of its own for what blocks.
+    """Where private keys live. An adapter is plain blocking code: `GuardedEngine` runs it in
+    threads of its own and bounds it in number and time, so several calls run at once.
 
-    Each method but `facts` and `healthy` raises `Unavailable` when the engine cannot do it now:
-    out of reach, too busy (`engine_busy`), or the key is lost there (`key_lost`).
+    Every method but `facts` and `close` raises `EngineDown` (`EngineRefused`) when the engine
+    cannot be used, and `Unavailable` (`key_lost`, `key_damaged`) when the key cannot. An engine
+    connects when it is first asked, not when it is constructed.
     """
 
+    limits: EngineLimits
+
     def facts(self) -> Engine:
-        """What it is and what it can make. `default` is the KMS's business, and false here."""
+        """What it is and what it can make, without asking it. `default` is the KMS's business,
+        and false here."""
         ...
 
-    async def generate(self, spec: KeySpec, *, purpose: KeyPurpose) -> MadeKey:
+    def generate(self, spec: KeySpec, *, purpose: KeyPurpose) -> MadeKey:
         """Make and keep a key. `spec` is one that `facts` lists. Durable when this returns."""
         ...
 
-    async def public_key(self, key_id: str, *, purpose: KeyPurpose) -> bytes:
-        """The SubjectPublicKeyInfo (DER), read from where the private key lives."""
-        ...
+    def private_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
+        """The key, or a stand-in whose `sign` asks the engine (`stand_in.py`).
 
-    async def use(self, key_id: str, build: Callable[[PrivateKey], T], *, purpose: KeyPurpose) -> T:
-        """Run `build`, which only signs, with the key or with a stand-in whose `sign` asks
-        the engine. The purpose given must be the one that the key was made for.
+        The purpose given must be the one that the key was made for.
         """
         ...
 
-    async def delete(self, key_id: str) -> None:
+    def delete(self, key_id: str) -> None:
         """Destroy a key; one that is not there is fine."""
         ...
 
-    async def healthy(self) -> bool:
-        """Whether it can be used now: it does a little of its work, in its own threads."""
+    def check(self) -> None:
+        """Do a little of its work. Returns when it can be used now."""
         ...
 
-    async def close(self) -> None:
-        """Finish running work and let go of everything."""
+    def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+@runtime_checkable
+class SignsInline(Protocol):
+    """An engine some of whose signatures take less time than the hop to a thread."""
+
+    def inline_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey | None:
+        """The key, if it is at hand and signs that fast; called on the event loop."""
         ...
 
 
@@ -57,11 +96,11 @@ class CryptoEngine(Protocol):
 class ListsKeys(Protocol):
     """An engine whose keys can be enumerated, so that orphans can be set aside."""
 
-    async def key_ids(self, *, made_before: datetime) -> Sequence[str]:
+    def key_ids(self, *, made_before: datetime) -> Sequence[str]:
         """Keys that it holds since before an instant."""
         ...
 
-    async def set_aside(self, key_id: str) -> None:
+    def set_aside(self, key_id: str) -> None:
         """Take a key that no row knows out of use, without destroying it.
 
         It comes back when it is used after all: the database may have been the wrong one.
@@ -70,11 +109,22 @@ class ListsKeys(Protocol):
 
 
 @runtime_checkable
-class GivesOutKeys(Protocol):
-    """An engine that can hand out a private key. Only platform keys are ever asked for."""
+class TakesInKeys(Protocol):
+    """An engine in which a key made elsewhere can be kept."""
 
-    async def export(self, key_id: str, *, purpose: KeyPurpose, passphrase: bytes) -> bytes:
-        """The key as PKCS#8 PEM, encrypted under the passphrase."""
+    def take_in(self, key: PrivateKey, *, purpose: KeyPurpose) -> MadeKey:
+        """Keep the key; durable when this returns. A key that is there already stays as it is
+        (so that an interrupted import or move can be repeated)."""
+        ...
+
+
+@runtime_checkable
+class GivesOutKeys(Protocol):
+    """An engine that can give a private key away: never by the API, only to move it, back it
+    up, or take the internal root off the host."""
+
+    def take_out(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
+        """The private key itself; it stays in the engine too."""
         ...
 
 

@@ -106,16 +106,23 @@ def parse_scheme(name: str) -> SignatureScheme:
 
 
 def check_scheme_fits(scheme: SignatureScheme, key: Key) -> None:
-    """Refuse an RSA scheme on an ECDSA key and the reverse."""
-    if scheme.algorithm is not key.spec.algorithm:
-        raise RuleViolation(
-            f"key is not {scheme.algorithm} key", code="algorithm_mismatch", field="algorithm"
-        )
+    """Refuse an RSA scheme on an ECDSA key and the like."""
+    if scheme.algorithm is not key.spec.algorithm or scheme.size not in (0, key.spec.size):
+        kind = scheme.algorithm.value if not scheme.size else f"{scheme.algorithm}-{scheme.size}"
+        raise RuleViolation(f"key is not {kind} key", code="algorithm_mismatch", field="algorithm")
 
 
 def check_digest(message: bytes, message_type: MessageType, scheme: SignatureScheme) -> None:
-    """A `hash` message must have the length of the scheme's digest."""
-    if message_type is MessageType.HASH and len(message) != scheme.hash.digest_size:
+    """A `hash` message must have the length of the scheme's digest, if the scheme has one."""
+    if message_type is not MessageType.HASH:
+        return
+    if scheme.hash is None:
+        raise RuleViolation(
+            f"{scheme.name} signs whole messages: send it as raw",
+            code="invalid_digest_size",
+            field="message_type",
+        )
+    if len(message) != scheme.hash.digest_size:
         raise RuleViolation(
             f"invalid digest size: {scheme.name} takes {scheme.hash.digest_size} bytes",
             code="invalid_digest_size",

@@ -20,10 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast, get_args
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from cryptography.hazmat.primitives.serialization import (
@@ -33,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from lamassu.kernel.errors import RuleViolation, Unavailable
+from lamassu.kernel.errors import Conflict, RuleViolation, Unavailable
 from lamassu.platform.security.private_files import (
     create_private_file,
     make_private_directory,
@@ -113,7 +112,15 @@ class Keystore:
         return cls(directory, _unlock(header, secret))
 
     def write(self, key_id: str, purpose: KeyPurpose, private_key: PrivateKey) -> None:
-        """Seal a key into its file, durably. An existing file is never overwritten."""
+        """Seal a key into its file, durably. A file that holds this key already stays as it is.
+
+        Raises `Conflict` for a file with another key, `Unavailable` (`key_damaged`) for one that
+        does not open, as when its key has another purpose.
+        """
+        if self._path(key_id).exists() or self._path(key_id).with_suffix(ASIDE).exists():
+            if self.read(key_id, purpose).public_key() != private_key.public_key():
+                raise Conflict("the keystore has another key of this id", code="already_exists")
+            return
         clear = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         sealed = _seal(self._cipher, clear, _associated(key_id, purpose))
         content = {"format": FORMAT, "key_id": key_id, **sealed}
@@ -139,9 +146,9 @@ class Keystore:
             ) from error
         # AEAD vouches for the content, so that the costly primality checks buy nothing
         key = load_der_private_key(clear, None, unsafe_skip_rsa_key_validation=True)
-        if not isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey):
+        if not isinstance(key, get_args(PrivateKey)):
             raise Unavailable(f"key {key_id} has an unknown type", code="key_damaged")
-        return key
+        return cast("PrivateKey", key)
 
     def remove(self, key_id: str) -> None:
         """Delete a key's file; a missing one is fine."""
@@ -164,13 +171,12 @@ class Keystore:
                 modified = datetime.fromtimestamp(path.stat().st_mtime, UTC)
                 yield StoredFile(path.stem, modified)
 
-    def usable(self) -> bool:
-        """Whether the directory can be read now, and is still the keystore that was opened."""
-        try:
-            _read_header(self._directory / HEADER).check(self._cipher)
-        except (OSError, RuleViolation):
-            return False
-        return True
+    def check(self) -> None:
+        """Whether the directory can be read now, and is still the keystore that was opened.
+
+        Raises `OSError` or `RuleViolation`.
+        """
+        _read_header(self._directory / HEADER).check(self._cipher)
 
     def _content(self, path: Path) -> bytes:
         aside = path.with_suffix(ASIDE)

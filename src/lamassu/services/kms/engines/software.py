@@ -8,30 +8,23 @@ the loop and on every core, as OpenSSL frees the GIL.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    PrivateFormat,
-    PublicFormat,
-)
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from lamassu.kernel.errors import Forbidden, RuleViolation, Unavailable
+from lamassu.kernel.errors import LamassuError, RuleViolation
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import Engine, KeyAlgorithm, KeyPurpose, KeySpec
 from lamassu.services.kms.engines.keystore import Keystore, ScryptCost
-from lamassu.services.kms.engines.pool import WorkerPool
 from lamassu.services.kms.model import MadeKey, PrivateKey
-
-T = TypeVar("T")
+from lamassu.services.kms.ports import EngineDown, EngineLimits
 
 KEYS_IN_MEMORY = 1024
 CURVES: Mapping[int, ec.EllipticCurve] = {
@@ -39,9 +32,16 @@ CURVES: Mapping[int, ec.EllipticCurve] = {
     384: ec.SECP384R1(),
     521: ec.SECP521R1(),
 }
+ML_DSA: Mapping[int, Callable[[], PrivateKey]] = {
+    44: mldsa.MLDSA44PrivateKey.generate,
+    65: mldsa.MLDSA65PrivateKey.generate,
+    87: mldsa.MLDSA87PrivateKey.generate,
+}
 SUPPORTED: Mapping[KeyAlgorithm, Sequence[int]] = {
     KeyAlgorithm.RSA: (2048, 3072, 4096),
     KeyAlgorithm.ECDSA: tuple(CURVES),
+    KeyAlgorithm.ED25519: (256,),
+    KeyAlgorithm.ML_DSA: tuple(ML_DSA),
 }
 
 
@@ -54,12 +54,12 @@ class SoftwareEngine:
         keystore: Keystore,
         *,
         metadata: Mapping[str, Json] | None = None,
-        workers: int | None = None,
     ) -> None:
+        # as many threads as processors: OpenSSL frees the GIL while it signs
+        self.limits = EngineLimits(workers=os.cpu_count() or 1)
         self._id = engine_id
         self._keystore = keystore
         self._metadata = dict(metadata or {})
-        self._pool = WorkerPool(engine_id, workers=workers)
         self._opened = _OpenedKeys(KEYS_IN_MEMORY)
 
     @classmethod
@@ -88,69 +88,56 @@ class SoftwareEngine:
             default=False,
             supported=SUPPORTED,
             metadata=self._metadata,
+            for_ca_keys=False,
         )
 
-    async def generate(self, spec: KeySpec, *, purpose: KeyPurpose) -> MadeKey:
-        return await self._pool.run(lambda: self._make(spec, purpose))
+    def generate(self, spec: KeySpec, *, purpose: KeyPurpose) -> MadeKey:
+        return self.take_in(_generate(spec), purpose=purpose)
 
-    async def public_key(self, key_id: str, *, purpose: KeyPurpose) -> bytes:
-        return _public_key(await self._private_key(key_id, purpose))
-
-    async def use(self, key_id: str, build: Callable[[PrivateKey], T], *, purpose: KeyPurpose) -> T:
-        key = await self._private_key(key_id, purpose)
-        if signs_inline(key):
-            return build(key)
-        return await self._pool.run(lambda: build(key))
-
-    async def delete(self, key_id: str) -> None:
-        self._opened.forget(key_id)
-        await self._pool.run(lambda: self._keystore.remove(key_id))
-
-    async def key_ids(self, *, made_before: datetime) -> Sequence[str]:
-        return await self._pool.run(
-            lambda: [
-                file.key_id for file in self._keystore.files() if file.modified_at < made_before
-            ]
-        )
-
-    async def set_aside(self, key_id: str) -> None:
-        self._opened.forget(key_id)
-        await self._pool.run(lambda: self._keystore.set_aside(key_id))
-
-    async def export(self, key_id: str, *, purpose: KeyPurpose, passphrase: bytes) -> bytes:
-        """Refuses any key but the platform's own with `Forbidden`."""
-        if purpose is not KeyPurpose.PLATFORM:
-            raise Forbidden("only a platform key can leave its engine", code="key_not_exportable")
-        key = await self._private_key(key_id, purpose)
-        encryption = BestAvailableEncryption(passphrase)
-        return await self._pool.run(
-            lambda: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-        )
-
-    async def healthy(self) -> bool:
-        try:
-            return await self._pool.run(self._keystore.usable)
-        except Unavailable:
-            return False
-
-    async def close(self) -> None:
-        self._opened.clear()
-        self._pool.close()
-
-    def _make(self, spec: KeySpec, purpose: KeyPurpose) -> MadeKey:
-        key = _generate(spec)
+    def take_in(self, key: PrivateKey, *, purpose: KeyPurpose) -> MadeKey:
         public_key = _public_key(key)
         made = MadeKey(key_id_of(public_key), public_key)
         self._keystore.write(made.key_id, purpose, key)
         self._opened.put(made.key_id, purpose, key)
         return made
 
-    async def _private_key(self, key_id: str, purpose: KeyPurpose) -> PrivateKey:
+    def take_out(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
+        return self.private_key(key_id, purpose=purpose)
+
+    def private_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
         key = self._opened.get(key_id, purpose)
         if key is None:
-            key = await self._pool.run(lambda: self._keystore.read(key_id, purpose))
+            key = self._keystore.read(key_id, purpose)
             self._opened.put(key_id, purpose, key)
         return key
+
+    def inline_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey | None:
+        key = self._opened.get(key_id, purpose)
+        return key if key is not None and signs_inline(key) else None
+
+    def delete(self, key_id: str) -> None:
+        self._opened.forget(key_id)
+        self._keystore.remove(key_id)
+
+    def key_ids(self, *, made_before: datetime) -> Sequence[str]:
+        return [file.key_id for file in self._keystore.files() if file.modified_at < made_before]
+
+    def set_aside(self, key_id: str) -> None:
+        self._opened.forget(key_id)
+        self._keystore.set_aside(key_id)
+
+    def check(self) -> None:
+        try:
+            self._keystore.check()
+        except (OSError, LamassuError) as error:
+            raise EngineDown(
+                f"the keystore of engine {self._id} cannot be used: "
+                f"{error.text if isinstance(error, LamassuError) else error.strerror}",
+                code="keystore_unusable",
+            ) from error
+
+    def close(self) -> None:
+        self._opened.clear()
 
 
 class _OpenedKeys:
@@ -189,7 +176,9 @@ class _OpenedKeys:
 
 def signs_inline(key: PrivateKey) -> bool:
     """Whether a signature costs less than the hop to a thread."""
-    return isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size <= 256
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.curve.key_size <= 256
+    return isinstance(key, ed25519.Ed25519PrivateKey)
 
 
 def _generate(spec: KeySpec) -> PrivateKey:
@@ -197,6 +186,10 @@ def _generate(spec: KeySpec) -> PrivateKey:
         return rsa.generate_private_key(public_exponent=65537, key_size=spec.size)
     if spec.algorithm is KeyAlgorithm.ECDSA and spec.size in CURVES:
         return ec.generate_private_key(CURVES[spec.size])
+    if spec.algorithm is KeyAlgorithm.ED25519:
+        return ed25519.Ed25519PrivateKey.generate()
+    if spec.algorithm is KeyAlgorithm.ML_DSA and spec.size in ML_DSA:
+        return ML_DSA[spec.size]()
     raise RuleViolation(
         f"the software engine makes no {spec.algorithm} keys of {spec.size} bits",
         code="unsupported_key",

@@ -15,7 +15,14 @@ from lamassu.kernel.identity import Caller, system_caller
 from lamassu.kernel.listing import ListQuery, Page
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms import rules
-from lamassu.services.kms.contract import Engine, Key, KeyPurpose, KeySpec, MessageType
+from lamassu.services.kms.contract import (
+    Engine,
+    EngineHealth,
+    Key,
+    KeyPurpose,
+    KeySpec,
+    MessageType,
+)
 from lamassu.services.kms.model import NewKey
 from lamassu.services.kms.ports import CryptoEngine, KeyStorage
 from lamassu.services.kms.usecases.delete_key import delete_key
@@ -23,6 +30,7 @@ from lamassu.services.kms.usecases.describe_key import Change, describe_key
 from lamassu.services.kms.usecases.engines import EngineDirectory
 from lamassu.services.kms.usecases.export_key import export_key
 from lamassu.services.kms.usecases.find_key import find_key, get_visible_key
+from lamassu.services.kms.usecases.guard import EngineMeter
 from lamassu.services.kms.usecases.make_key import make_key
 from lamassu.services.kms.usecases.sign_message import Message, sign_message
 from lamassu.services.kms.usecases.sweep_orphans import sweep_orphans
@@ -47,9 +55,10 @@ class KmsService:
         default_engine_id: str,
         storage: KeyStorage,
         clock: Clock,
+        meter: EngineMeter | None = None,
     ) -> None:
         """Raises `RuleViolation` (`unknown_engine`) when the default engine is not there."""
-        self._engines = EngineDirectory(engines, default_id=default_engine_id)
+        self._engines = EngineDirectory(engines, default_id=default_engine_id, meter=meter)
         self._storage = storage
         self._clock = clock
         self._remembered: OrderedDict[str, Key] = OrderedDict()
@@ -148,7 +157,10 @@ class KmsService:
         )
 
     async def healthy(self) -> bool:
-        return await self._engines.default().healthy()
+        return all(engine.healthy for engine in await self._engines.health() if engine.default)
+
+    async def health(self) -> Sequence[EngineHealth]:
+        return await self._engines.health()
 
     # for the public API
 

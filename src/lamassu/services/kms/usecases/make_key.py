@@ -9,8 +9,9 @@ from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.kms import rules
 from lamassu.services.kms.contract import Key, KeyPurpose
 from lamassu.services.kms.model import NewKey
-from lamassu.services.kms.ports import CryptoEngine, KeyStorage
+from lamassu.services.kms.ports import KeyStorage
 from lamassu.services.kms.usecases.engines import EngineDirectory
+from lamassu.services.kms.usecases.guard import GuardedEngine
 from lamassu.services.kms.usecases.key_document import key_document
 
 
@@ -45,7 +46,7 @@ async def make_key(
     return key
 
 
-async def _store(key: Key, *, caller: Caller, engine: CryptoEngine, storage: KeyStorage) -> None:
+async def _store(key: Key, *, caller: Caller, engine: GuardedEngine, storage: KeyStorage) -> None:
     subject = f"kms/{key.key_id}"
     detail = {"engine_id": key.engine_id, "purpose": key.purpose.value, "name": key.name}
     try:

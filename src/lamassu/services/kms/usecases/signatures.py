@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding
 from cryptography.hazmat.primitives.asymmetric.ec import (
     EllipticCurvePrivateKey,
     EllipticCurvePublicKey,
@@ -13,9 +13,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from lamassu.kernel.errors import RuleViolation
 from lamassu.services.kms.contract import MessageType
 from lamassu.services.kms.model import Padding, PrivateKey, SignatureScheme
+
+_WholeMessageKey = (
+    ed25519.Ed25519PublicKey
+    | mldsa.MLDSA44PublicKey
+    | mldsa.MLDSA65PublicKey
+    | mldsa.MLDSA87PublicKey
+)
 
 
 def signature_over(
@@ -23,10 +29,10 @@ def signature_over(
 ) -> bytes:
     """Sign. ECDSA gives the DER of (r, s). Scheme, key type and digest length were checked."""
     if isinstance(key, RSAPrivateKey):
-        return key.sign(message, _rsa_padding(scheme), _digest(scheme, message_type))
+        return key.sign(message, rsa_padding(scheme), _digest(scheme, message_type))
     if isinstance(key, EllipticCurvePrivateKey):
         return key.sign(message, ec.ECDSA(_digest(scheme, message_type)))
-    raise RuleViolation("the key cannot sign", code="algorithm_mismatch", field="algorithm")
+    return key.sign(message)
 
 
 def signature_holds(
@@ -38,12 +44,13 @@ def signature_holds(
 ) -> bool:
     """Whether the signature is the key's over the message; `public_key` is an SPKI, DER."""
     key = load_der_public_key(public_key)
-    digest = _digest(scheme, message_type)
     try:
         if isinstance(key, RSAPublicKey):
-            key.verify(signature, message, _rsa_padding(scheme), digest)
+            key.verify(signature, message, rsa_padding(scheme), _digest(scheme, message_type))
         elif isinstance(key, EllipticCurvePublicKey):
-            key.verify(signature, message, ec.ECDSA(digest))
+            key.verify(signature, message, ec.ECDSA(_digest(scheme, message_type)))
+        elif isinstance(key, _WholeMessageKey):
+            key.verify(signature, message)
         else:
             return False
     except InvalidSignature:
@@ -52,11 +59,13 @@ def signature_holds(
 
 
 def _digest(scheme: SignatureScheme, message_type: MessageType) -> hashes.HashAlgorithm | Prehashed:
+    assert scheme.hash is not None  # RSA and ECDSA schemes have one
     return Prehashed(scheme.hash) if message_type is MessageType.HASH else scheme.hash
 
 
-def _rsa_padding(scheme: SignatureScheme) -> padding.AsymmetricPadding:
-    if scheme.padding is Padding.PSS:
-        # the wire's PSS: salt as long as the digest, MGF1 with the same hash
+def rsa_padding(scheme: SignatureScheme) -> padding.AsymmetricPadding:
+    """How an RSA scheme pads: the wire's PSS has a salt as long as the digest, MGF1 with the
+    same hash."""
+    if scheme.padding is Padding.PSS and scheme.hash is not None:
         return padding.PSS(mgf=padding.MGF1(scheme.hash), salt_length=scheme.hash.digest_size)
     return padding.PKCS1v15()

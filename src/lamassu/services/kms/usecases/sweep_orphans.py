@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from lamassu.services.kms.ports import KeyStorage, ListsKeys
+from lamassu.kernel.errors import Unavailable
+from lamassu.services.kms.ports import KeyStorage
 from lamassu.services.kms.usecases.engines import EngineDirectory
 
 ORPHAN_AGE = timedelta(hours=1)
@@ -21,9 +22,12 @@ async def sweep_orphans(
     """
     orphans: list[str] = []
     for engine in engines:
-        if not isinstance(engine, ListsKeys):
+        if not engine.lists_keys:
             continue
-        held = await engine.key_ids(made_before=now - ORPHAN_AGE)
+        try:
+            held = await engine.key_ids(made_before=now - ORPHAN_AGE)
+        except Unavailable:
+            continue  # out of reach now: its orphans wait for another start
         known = await storage.known_among(held)
         for key_id in held:
             if key_id not in known:

@@ -1,0 +1,53 @@
+"""Configured crypto engines become objects; a kind's library is imported only if it is used."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from lamassu.kernel.errors import NotFound, RuleViolation
+from lamassu.platform.config import Settings
+from lamassu.platform.config.settings import SoftwareEngine as SoftwareSection
+from lamassu.platform.installation import Installation
+from lamassu.services.kms.engines.software import SoftwareEngine
+from lamassu.services.kms.ports import CryptoEngine
+
+
+def open_engines(installation: Installation, settings: Settings) -> list[CryptoEngine]:
+    """Every engine of the configuration, in its order. Blocks: a keystore derives its key.
+
+    Nothing remote is asked yet. Raises `NotFound` and `RuleViolation` with what to do.
+    """
+    engines = settings.crypto_engines
+    return [_software(installation, section) for section in engines.software]
+
+
+def _software(installation: Installation, section: SoftwareSection) -> SoftwareEngine:
+    secret = _passphrase(installation.directory / section.passphrase_file)
+    return SoftwareEngine.open(
+        section.id,
+        installation.directory / section.storage_directory,
+        secret,
+        metadata=dict(section.metadata),
+    )
+
+
+def _passphrase(path: Path) -> bytes:
+    field = "crypto_engines.software.passphrase_file"
+    try:
+        mode = path.stat().st_mode
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise NotFound(
+            f"the keystore's passphrase file {path} cannot be read: {error.strerror}",
+            code="passphrase_missing",
+            field=field,
+        ) from None
+    # The group may read: so systemd hands credentials to a service that is not root's.
+    if mode & stat.S_IRWXO:
+        raise RuleViolation(
+            f"everybody may read the keystore's passphrase; run: chmod 600 {path}",
+            code="passphrase_exposed",
+            field=field,
+        )
+    return secret
