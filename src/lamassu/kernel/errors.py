@@ -7,6 +7,8 @@ for programs and, where one is to blame, the `field`. None of them knows HTTP:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class LamassuError(Exception):
     """Root of every error that the platform raises on purpose."""
@@ -33,6 +35,20 @@ class Malformed(LamassuError):
     """The input cannot be read as what it claims to be."""
 
     default_code = "malformed"
+
+
+class Deferred(LamassuError):
+    """Nothing was done yet: the request is stored and waits for somebody's word."""
+
+    default_code = "deferred"
+
+    def __init__(
+        self, text: str, *, code: str | None = None, document: Mapping[str, object], location: str
+    ) -> None:
+        """`document` is what waits, as the wire has it; `location` is where it can be asked."""
+        super().__init__(text, code=code)
+        self.document = document
+        self.location = location
 
 
 class RuleViolation(LamassuError):

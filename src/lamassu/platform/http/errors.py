@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from lamassu.kernel.errors import (
     Conflict,
+    Deferred,
     Forbidden,
     LamassuError,
     Malformed,
@@ -22,6 +23,7 @@ from lamassu.kernel.errors import (
 )
 
 STATUS: dict[type[LamassuError], int] = {
+    Deferred: 202,
     Malformed: 400,
     RuleViolation: 400,
     Unauthenticated: 401,
@@ -57,8 +59,14 @@ def status_of(error: LamassuError) -> int:
 
 
 def error_answer(error: LamassuError, *, request_id: str = "") -> Response:
-    """`{"err", "code", "field"}`; a 500 carries the request id too."""
+    """`{"err", "code", "field"}`; a 500 carries the request id too.
+
+    What is deferred is no error to its client: the answer is what waits, and where.
+    """
     status = status_of(error)
+    if isinstance(error, Deferred):
+        headers = {"content-type": JSON_TYPE, "location": error.location}
+        return Response(json.dumps(dict(error.document)).encode("ascii"), status, headers)
     body: dict[str, str | None] = {"err": error.text, "code": error.code, "field": error.field}
     if status >= 500 and request_id:
         body["request_id"] = request_id

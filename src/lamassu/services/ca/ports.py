@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -10,10 +10,13 @@ from typing import Protocol
 from lamassu.kernel.listing import ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.ca.contract import (
+    Approval,
+    ApprovalPolicy,
     Certificate,
     CertificationAuthority,
     IssuanceProfile,
     RevokedEntry,
+    Vote,
 )
 from lamassu.services.ca.model import (
     CascadeJob,
@@ -129,6 +132,34 @@ class CaTransaction(Protocol):
         """Mark a cascade as done."""
         ...
 
+    async def insert_approval(self, approval: Approval) -> None:
+        """Store a request that waits."""
+        ...
+
+    async def lock_approval(self, approval_id: str) -> Approval | None:
+        """An approval that this transaction alone may vote on, spend or end; locked after CAs."""
+        ...
+
+    async def save_approval(self, approval: Approval) -> None:
+        """Write back what can change of a locked approval but its votes."""
+        ...
+
+    async def put_vote(self, approval_id: str, vote: Vote) -> None:
+        """Store a person's vote on a locked approval, in place of the one before."""
+        ...
+
+    async def open_approvals(self, ca_id: str, *, now: datetime) -> Sequence[Approval]:
+        """What still waits, or is approved and unspent, and names this CA first."""
+        ...
+
+    async def lock_overdue_approvals(self, now: datetime, *, limit: int) -> Sequence[Approval]:
+        """Those past their time that are not marked so, nor held by another transaction."""
+        ...
+
+    async def policies(self, ca_ids: Sequence[str]) -> Mapping[str, ApprovalPolicy]:
+        """The policies of those of these CAs that have one, in this order."""
+        ...
+
     async def mark_reconciled(self, serial_numbers: Sequence[str]) -> None:
         """Note that these were dealt with; unknown ones are passed over."""
         ...
@@ -176,6 +207,14 @@ class CaStore(Protocol):
     async def unreconciled(self, *, older_than: datetime, limit: int) -> Sequence[Certificate]: ...
 
     async def find_job(self, job_id: str) -> CascadeJob | None: ...
+
+    async def find_approval(self, approval_id: str) -> Approval | None: ...
+
+    async def page_approvals(self, query: ListQuery, *, now: datetime) -> Page[Approval]: ...
+
+    async def all_policies(self) -> Mapping[str, ApprovalPolicy]:
+        """By id of the CA, for each CA that has one."""
+        ...
 
     async def stats(
         self,

@@ -1,7 +1,19 @@
 """What other slices may know of the CA: its values, its Protocols, and their JSON."""
 
 from lamassu.kernel.x509.names import Subject
+from lamassu.services.ca.contract.approvals import (
+    Approval,
+    ApprovalPolicy,
+    Approvals,
+    ApprovalStatus,
+    Demand,
+    Operation,
+    Verdict,
+    Vote,
+)
 from lamassu.services.ca.contract.documents import (
+    approval_document,
+    approval_policy_document,
     certificate_document,
     pem_text,
     profile_document,
@@ -26,6 +38,10 @@ from lamassu.services.ca.contract.values import (
 )
 
 __all__ = [
+    "Approval",
+    "ApprovalPolicy",
+    "ApprovalStatus",
+    "Approvals",
     "Authorities",
     "Certificate",
     "CertificateStanding",
@@ -33,14 +49,20 @@ __all__ = [
     "CertificateType",
     "CertificationAuthority",
     "CryptoEnforcement",
+    "Demand",
     "IssuanceProfile",
     "IssueRequest",
     "Issued",
+    "Operation",
     "RevocationListener",
     "RevocationReason",
     "RevokedEntry",
     "Subject",
     "Validity",
+    "Verdict",
+    "Vote",
+    "approval_document",
+    "approval_policy_document",
     "certificate_document",
     "pem_text",
     "profile_document",

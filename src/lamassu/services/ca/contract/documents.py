@@ -11,6 +11,7 @@ from lamassu.kernel.wire_text import format_duration, format_time_or_zero
 from lamassu.kernel.x509.keys import KeyFacts, strength
 from lamassu.kernel.x509.names import Subject
 from lamassu.kernel.x509.pem import pem_of
+from lamassu.services.ca.contract.approvals import Approval, ApprovalPolicy
 from lamassu.services.ca.contract.values import Certificate, IssuanceProfile, Validity
 
 
@@ -90,6 +91,46 @@ def profile_document(profile: IssuanceProfile) -> dict[str, Json]:
     if profile.crl_distribution_points:
         document["crl_distribution_points"] = list(profile.crl_distribution_points)
     return document
+
+
+def approval_policy_document(policy: ApprovalPolicy) -> dict[str, Json]:
+    """Who has to agree."""
+    return {
+        "required": policy.required,
+        "of": list(policy.of),
+        "lifetime": format_duration(policy.lifetime),
+    }
+
+
+def approval_document(approval: Approval, now: datetime) -> dict[str, Json]:
+    """An approval as the wire has it; `now` decides whether it has expired."""
+    return {
+        "id": approval.id,
+        "status": approval.status_at(now).value,
+        "operation": approval.operation.value,
+        "ca_id": approval.ca_id,
+        "requester": approval.requester,
+        "request": approval.request,
+        "digest": approval.digest,
+        "basis": dict(approval.basis),
+        "policies": [
+            {"ca_id": ca_id, **approval_policy_document(policy)}
+            for ca_id, policy in approval.policies.items()
+        ],
+        "excluded": list(approval.excluded),
+        "votes": [
+            {
+                "approver": vote.approver,
+                "verdict": vote.verdict.value,
+                "comment": vote.comment,
+                "time": format_time_or_zero(vote.cast_at),
+            }
+            for vote in approval.votes
+        ],
+        "creation_ts": format_time_or_zero(approval.created_at),
+        "expires_at": format_time_or_zero(approval.expires_at),
+        "closed_at": format_time_or_zero(approval.closed_at),
+    }
 
 
 def subject_document(subject: Subject) -> dict[str, Json]:

@@ -12,6 +12,7 @@ from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.csr import CertificateRequest
 from lamassu.kernel.x509.names import Subject
+from lamassu.services.ca.contract.approvals import ApprovalPolicy
 
 
 class CertificateStatus(StrEnum):
@@ -149,6 +150,7 @@ class CertificationAuthority:
     """A CA: its present certificate, its key, and the profile of what it issues by default.
 
     `revoked_by` is the id of the CA (itself or an ancestor) whose revocation revoked it.
+    `approvals` says who has to agree to what is dangerous for it; nobody, if there is none.
     """
 
     id: str
@@ -160,6 +162,7 @@ class CertificationAuthority:
     created_at: datetime
     metadata: Mapping[str, Json] = field(default_factory=dict)
     revoked_by: str | None = None
+    approvals: ApprovalPolicy | None = None
     version: int = 0
 
 

@@ -17,6 +17,9 @@ from lamassu.platform.database import Database, Prepared
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import UtcDateTime
 from lamassu.services.ca.contract import (
+    Approval,
+    ApprovalPolicy,
+    ApprovalStatus,
     Certificate,
     CertificateStatus,
     CertificationAuthority,
@@ -24,6 +27,7 @@ from lamassu.services.ca.contract import (
     RevocationReason,
     RevokedEntry,
 )
+from lamassu.services.ca.contract.approvals import OPEN
 from lamassu.services.ca.model import CascadeJob, CaStats, CertificateScope, StandingRow
 from lamassu.services.ca.ports import CaTransaction
 from lamassu.services.ca.storage.rows import (
@@ -31,10 +35,16 @@ from lamassu.services.ca.storage.rows import (
     authority_of,
     certificate_of,
     job_of,
+    policy_of,
     profile_of,
 )
-from lamassu.services.ca.storage.tables import cas, certificates, jobs, profiles
-from lamassu.services.ca.storage.transaction import AUTHORITIES, SqlCaTransaction
+from lamassu.services.ca.storage.tables import approvals, cas, certificates, jobs, profiles
+from lamassu.services.ca.storage.transaction import (
+    AUTHORITIES,
+    SqlCaTransaction,
+    approvals_of,
+    with_votes,
+)
 
 SERVICE = "ca"
 _ACTIVE, _REVOKED = CertificateStatus.ACTIVE.value, CertificateStatus.REVOKED.value
@@ -226,6 +236,32 @@ class CaStorage:
             row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).first()
         return None if row is None else job_of(row)
 
+    # --- approvals --------------------------------------------------------------------------
+
+    async def find_approval(self, approval_id: str) -> Approval | None:
+        query = select(approvals).where(approvals.c.id == approval_id)
+        async with self._database.reading(SERVICE) as connection:
+            found = await approvals_of(connection, query)
+        return found[0] if found else None
+
+    async def page_approvals(self, query: ListQuery, *, now: datetime) -> Page[Approval]:
+        async with self._database.reading(SERVICE) as connection:
+            page = await fetch_page(
+                connection,
+                select(approvals),
+                columns=_approval_columns(now),
+                key=approvals.c.id,
+                query=query,
+            )
+            return Page(await with_votes(connection, page.items), page.after)
+
+    async def all_policies(self) -> Mapping[str, ApprovalPolicy]:
+        query = select(cas.c.id, cas.c.approvals).where(cas.c.approvals.is_not(None))
+        async with self._database.reading(SERVICE) as connection:
+            rows = await connection.execute(query.order_by(cas.c.level, cas.c.id))
+            stored = {row.id: policy_of(row.approvals) for row in rows}
+        return {ca_id: policy for ca_id, policy in stored.items() if policy is not None}
+
     async def stats(
         self,
         *,
@@ -333,6 +369,20 @@ def _certificate_columns(now: datetime) -> dict[str, ColumnElement[Any]]:
         "extensions.key_usage": c.key_usage,
         "extensions.extended_key_usage": c.extended_key_usages,
         "is_ca": c.is_ca,
+    }
+
+
+def _approval_columns(now: datetime) -> dict[str, ColumnElement[Any]]:
+    c = approvals.c
+    past = and_(c.status.in_([status.value for status in OPEN]), c.expires_at <= now)
+    return {
+        "id": c.id,
+        "status": case((past, ApprovalStatus.EXPIRED.value), else_=c.status),
+        "operation": c.operation,
+        "ca_id": c.ca_id,
+        "requester": c.requester,
+        "creation_ts": c.created_at,
+        "expires_at": c.expires_at,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,14 +13,20 @@ from lamassu.kernel.identity import Caller, Principal, PrincipalKind
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.names import Subject
 from lamassu.services.ca.contract import (
+    Approval,
+    ApprovalPolicy,
+    ApprovalStatus,
     Certificate,
     CertificateStatus,
     CertificateType,
     CertificationAuthority,
     CryptoEnforcement,
     IssuanceProfile,
+    Operation,
     RevocationReason,
     Validity,
+    Verdict,
+    Vote,
 )
 from lamassu.services.ca.model import CascadeJob, JobStatus, NewCertificate
 from lamassu.services.ca.rules.metadata import rendered, users_own
@@ -121,6 +127,7 @@ def authority_of(row: AnyRow) -> CertificationAuthority:
         created_at=row.ca_created_at,
         metadata=row.ca_metadata,
         revoked_by=row.ca_revoked_by,
+        approvals=policy_of(row.ca_approvals),
         version=row.ca_version,
     )
 
@@ -144,6 +151,7 @@ def changeable_of_ca(authority: CertificationAuthority) -> dict[str, object]:
         "profile_id": authority.profile_id,
         "metadata": users_own(authority.metadata),
         "revoked_by": authority.revoked_by,
+        "approvals": _policy(authority.approvals) if authority.approvals else None,
         "version": authority.version,
     }
 
@@ -222,6 +230,91 @@ def values_of_job(job: CascadeJob) -> dict[str, object]:
         "created_at": job.created_at,
         "status": job.status.value,
         "done_at": job.done_at,
+    }
+
+
+def policy_of(stored: Mapping[str, Any] | None) -> ApprovalPolicy | None:
+    """From a CA's column; durations are seconds."""
+    if stored is None:
+        return None
+    return ApprovalPolicy(
+        required=stored["required"],
+        of=tuple(stored["of"]),
+        lifetime=timedelta(seconds=stored["lifetime"]),
+    )
+
+
+def _policy(policy: ApprovalPolicy) -> dict[str, object]:
+    return {
+        "required": policy.required,
+        "of": list(policy.of),
+        "lifetime": policy.lifetime.total_seconds(),
+    }
+
+
+def approval_of(row: AnyRow, votes: Sequence[Vote]) -> Approval:
+    """From a row of `tables.approvals` and the votes on it."""
+    policies = {ca_id: policy_of(stored) for ca_id, stored in row.policies.items()}
+    return Approval(
+        id=row.id,
+        operation=Operation(row.operation),
+        ca_ids=tuple(row.ca_ids),
+        requester=row.requester,
+        digest=row.digest,
+        request=row.request,
+        policies={ca_id: policy for ca_id, policy in policies.items() if policy is not None},
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        basis=row.basis,
+        excluded=tuple(row.excluded),
+        status=ApprovalStatus(row.status),
+        closed_at=row.closed_at,
+        votes=tuple(votes),
+        version=row.version,
+    )
+
+
+def values_of_approval(approval: Approval) -> dict[str, object]:
+    """The whole row of an approval; votes have rows of their own."""
+    return {
+        "id": approval.id,
+        "operation": approval.operation.value,
+        "ca_id": approval.ca_id,
+        "ca_ids": list(approval.ca_ids),
+        "requester": approval.requester,
+        "digest": approval.digest,
+        "request": dict(approval.request),
+        "policies": {ca_id: _policy(policy) for ca_id, policy in approval.policies.items()},
+        "basis": dict(approval.basis),
+        "excluded": list(approval.excluded),
+        "created_at": approval.created_at,
+        "expires_at": approval.expires_at,
+        **changeable_of_approval(approval),
+    }
+
+
+def changeable_of_approval(approval: Approval) -> dict[str, object]:
+    """What of an approval can change."""
+    return {
+        "status": approval.status.value,
+        "closed_at": approval.closed_at,
+        "version": approval.version,
+    }
+
+
+def vote_of(row: AnyRow) -> Vote:
+    """From a row of `tables.approval_votes`."""
+    return Vote(row.approver, Verdict(row.verdict), row.cast_at, row.comment)
+
+
+def values_of_vote(approval_id: str, vote: Vote) -> dict[str, object]:
+    """The whole row of a vote."""
+    return {
+        "approval_id": approval_id,
+        "approver": vote.approver,
+        "verdict": vote.verdict.value,
+        "cast_at": vote.cast_at,
+        "comment": vote.comment,
     }
 
 

@@ -74,6 +74,7 @@ cas = Table(
     Column("metadata", JsonDocument, nullable=False),
     Column("revoked_by", Text),
     Column("version", Integer, nullable=False),
+    Column("approvals", JsonDocument),
     UniqueConstraint("serial_number", name="uq_ca_cas_serial_number"),
     Index("ix_ca_cas_parent_id", "parent_id"),
     Index("ix_ca_cas_profile_id", "profile_id"),
@@ -99,4 +100,36 @@ jobs = Table(
     Column("status", Text, nullable=False),
     Column("done_at", UtcDateTime),
     Index("ix_ca_jobs_status", "status", "created_at"),
+)
+
+approvals = Table(
+    "ca_approvals",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("operation", Text, nullable=False),
+    Column("ca_id", Text, nullable=False),  # the first of ca_ids
+    Column("ca_ids", JsonDocument, nullable=False),
+    Column("requester", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("request", JsonDocument, nullable=False),
+    Column("policies", JsonDocument, nullable=False),
+    Column("basis", JsonDocument, nullable=False),
+    Column("excluded", JsonDocument, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("closed_at", UtcDateTime),
+    Column("version", Integer, nullable=False),
+    Index("ix_ca_approvals_ca_status", "ca_id", "status"),
+    Index("ix_ca_approvals_status_expires", "status", "expires_at"),
+)
+
+approval_votes = Table(
+    "ca_approval_votes",
+    metadata,
+    Column("approval_id", Text, ForeignKey("ca_approvals.id"), primary_key=True),
+    Column("approver", Text, primary_key=True),
+    Column("verdict", Text, nullable=False),
+    Column("cast_at", UtcDateTime, nullable=False),
+    Column("comment", Text, nullable=False),
 )

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.errors import Conflict
 from lamassu.platform.database import Prepared, ServiceUnit
 from lamassu.services.ca.contract import (
+    Approval,
+    ApprovalPolicy,
     Certificate,
     CertificateStatus,
     CertificationAuthority,
     IssuanceProfile,
     RevocationReason,
+    Vote,
 )
+from lamassu.services.ca.contract.approvals import OPEN
 from lamassu.services.ca.model import (
     CascadeJob,
     IssuerVersions,
@@ -29,18 +34,31 @@ from lamassu.services.ca.model import (
 from lamassu.services.ca.storage.rows import (
     CA_COLUMNS,
     CERTIFICATE_COLUMNS,
+    approval_of,
     authority_of,
     certificate_of,
     changeable_of,
+    changeable_of_approval,
     changeable_of_ca,
     job_of,
+    policy_of,
     profile_of,
+    values_of_approval,
     values_of_ca,
     values_of_job,
     values_of_new,
     values_of_profile,
+    values_of_vote,
+    vote_of,
 )
-from lamassu.services.ca.storage.tables import cas, certificates, jobs, profiles
+from lamassu.services.ca.storage.tables import (
+    approval_votes,
+    approvals,
+    cas,
+    certificates,
+    jobs,
+    profiles,
+)
 
 AUTHORITIES: Select[Any] = select(*CERTIFICATE_COLUMNS, *CA_COLUMNS).join_from(
     cas, certificates, cas.c.serial_number == certificates.c.serial_number
@@ -86,6 +104,8 @@ _LOCK_CERTIFICATE = Prepared(
     .where(certificates.c.serial_number == bindparam("wanted"))
     .with_for_update(of=certificates)
 )
+
+_OPEN = [status.value for status in OPEN]
 
 
 class SqlCaTransaction(ServiceUnit):
@@ -236,3 +256,77 @@ class SqlCaTransaction(ServiceUnit):
             .where(jobs.c.id == job_id)
             .values(status=JobStatus.DONE.value, done_at=done_at)
         )
+
+    # --- approvals --------------------------------------------------------------------------
+
+    async def insert_approval(self, approval: Approval) -> None:
+        await self._connection.execute(insert(approvals).values(values_of_approval(approval)))
+
+    async def lock_approval(self, approval_id: str) -> Approval | None:
+        query = select(approvals).where(approvals.c.id == approval_id).with_for_update()
+        found = await approvals_of(self._connection, query)
+        return found[0] if found else None
+
+    async def save_approval(self, approval: Approval) -> None:
+        await self._connection.execute(
+            update(approvals)
+            .where(approvals.c.id == approval.id)
+            .values(changeable_of_approval(approval))
+        )
+
+    async def put_vote(self, approval_id: str, vote: Vote) -> None:
+        mine = and_(
+            approval_votes.c.approval_id == approval_id,
+            approval_votes.c.approver == vote.approver,
+        )
+        await self._connection.execute(delete(approval_votes).where(mine))
+        await self._connection.execute(
+            insert(approval_votes).values(values_of_vote(approval_id, vote))
+        )
+
+    async def open_approvals(self, ca_id: str, *, now: datetime) -> Sequence[Approval]:
+        query = (
+            select(approvals)
+            .where(
+                approvals.c.ca_id == ca_id,
+                approvals.c.status.in_(_OPEN),
+                approvals.c.expires_at > now,
+            )
+            .order_by(approvals.c.created_at, approvals.c.id)
+        )
+        return await approvals_of(self._connection, query)
+
+    async def lock_overdue_approvals(self, now: datetime, *, limit: int) -> Sequence[Approval]:
+        query = (
+            select(approvals)
+            .where(approvals.c.status.in_(_OPEN), approvals.c.expires_at <= now)
+            .order_by(approvals.c.expires_at, approvals.c.id)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return await approvals_of(self._connection, query)
+
+    async def policies(self, ca_ids: Sequence[str]) -> Mapping[str, ApprovalPolicy]:
+        query = select(cas.c.id, cas.c.approvals).where(cas.c.id.in_(ca_ids))
+        stored = {row.id: policy_of(row.approvals) for row in await self._connection.execute(query)}
+        return {ca_id: policy for ca_id in ca_ids if (policy := stored.get(ca_id)) is not None}
+
+
+async def approvals_of(connection: AsyncConnection, query: Select[Any]) -> Sequence[Approval]:
+    """The approvals that a query of their rows gives, each with its votes."""
+    return await with_votes(connection, (await connection.execute(query)).all())
+
+
+async def with_votes(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> Sequence[Approval]:
+    """Rows of approvals, in their order, as values."""
+    if not rows:
+        return []
+    query = (
+        select(approval_votes)
+        .where(approval_votes.c.approval_id.in_([row.id for row in rows]))
+        .order_by(approval_votes.c.cast_at, approval_votes.c.approver)
+    )
+    votes: dict[str, list[Vote]] = {}
+    for row in await connection.execute(query):
+        votes.setdefault(row.approval_id, []).append(vote_of(row))
+    return [approval_of(row, votes.get(row.id, ())) for row in rows]
