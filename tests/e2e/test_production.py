@@ -50,7 +50,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "config.yml").write_text(config)
     init = ("init", "--dir", str(directory), "--key-type", "ecdsa-p256")
     assert "in production the internal root's key leaves this host" in refused(*init)
-    done(*init, "--export-root-key", str(folder / "root.pem"))
+    words = folder / "safe" / "root.passphrase"
+    words.parent.mkdir()
+    (folder / "medium").mkdir()
+    export = ("--export-root-key", str(folder / "medium" / "root.pem"))
+    done(*init, *export, "--export-root-passphrase-file", str(words))
     return folder
 
 
@@ -258,7 +262,7 @@ def test_the_host_alone_names_an_admin_and_records_it(development: Path, tmp_pat
 
 
 def test_the_internal_roots_key_left_the_host(made: Path) -> None:
-    pem, words = made / "root.pem", made / "root.passphrase"
+    pem, words = made / "medium" / "root.pem", made / "safe" / "root.passphrase"
 
     assert pem.read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----")
     for file in (pem, words):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lamassu import wiring
-from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, err, out, run
+from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, err, fail, out, run
 
 
 def init(
@@ -44,6 +45,13 @@ def init(
         Path | None,
         typer.Option(help="Move the internal root's key, encrypted, to this file (production)."),
     ] = None,
+    export_root_passphrase_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Its passphrase: read from this file, made if absent, in another place than"
+            " the key; without, it is shown once on the terminal."
+        ),
+    ] = None,
 ) -> None:
     """Make an installation: secrets, CAs of the security guide, profiles, a first DMS, an admin.
 
@@ -53,6 +61,11 @@ def init(
 
     Example: lamassu init --dir /srv/lamassu --host pki.example.com --edge-host est.example.com
     """
+    places = None
+    if export_root_key is not None:
+        places = wiring.RootKeyPlaces(export_root_key, export_root_passphrase_file)
+    elif export_root_passphrase_file is not None:
+        fail("--export-root-passphrase-file goes with --export-root-key")
     plan = wiring.Plan(
         directory=directory.absolute(),
         hosts=tuple(host or ()),
@@ -62,7 +75,7 @@ def init(
         public_url=public_url,
         database=database,
         key_type=key_type,
-        root_key_export=export_root_key,
+        root_key=places,
         edge_hosts=tuple(edge_host or ()),
         edge_shares_hosts=edge_shares_hosts,
     )
@@ -77,4 +90,13 @@ def init(
 async def found(plan: wiring.Plan) -> None:
     """Install, telling each part as it is made."""
     with out.status("making keys and certificates"):
-        await wiring.install(plan, lambda line: out.print(line, markup=False))
+        await wiring.install(
+            plan,
+            lambda line: out.print(line, markup=False),
+            reveal=_reveal if sys.stdout.isatty() else None,
+        )
+
+
+def _reveal(passphrase: str) -> None:
+    about = "passphrase of the internal root's key, shown this once and stored nowhere:"
+    out.print(f"{about}\n    {passphrase}", markup=False)

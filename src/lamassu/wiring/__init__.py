@@ -13,6 +13,7 @@ from lamassu.wiring.founding import KeyType
 from lamassu.wiring.installing import Plan, install, store_credential
 from lamassu.wiring.listening import Listen, Running
 from lamassu.wiring.platform import AUDIT_KEY, Platform, lower_mode, opened
+from lamassu.wiring.root_key import RootKeyPlaces
 from lamassu.wiring.serving import serving
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Listen",
     "Plan",
     "Platform",
+    "RootKeyPlaces",
     "Running",
     "install",
     "lower_mode",

@@ -34,11 +34,11 @@ from lamassu.services.access.contract import (
     CredentialKind,
     IssuedCredential,
     Mode,
-    RootKeyExport,
 )
 from lamassu.services.access.rules import hosts_of, is_loopback
 from lamassu.wiring.founding import KeyType, found_pki
 from lamassu.wiring.platform import AUDIT_KEY, BOOKMARK_KEY, Platform, opened, url_hosts
+from lamassu.wiring.root_key import RootKeyPlaces, prepare_export
 
 CALLER = system_caller("lamassu init")
 FIRST_ADMIN = "admin"
@@ -65,15 +65,18 @@ class Plan:
     public_url: str | None = None
     database: str | None = None
     key_type: KeyType = KeyType.RSA_4096
-    root_key_export: Path | None = None
+    root_key: RootKeyPlaces | None = None
     edge_hosts: Sequence[str] = ()
     edge_shares_hosts: bool = False
 
 
-async def install(plan: Plan, tell: Callable[[str], None]) -> None:
+async def install(
+    plan: Plan, tell: Callable[[str], None], reveal: Callable[[str], None] | None = None
+) -> None:
     """Make what is missing; an installation that is whole stays as it is.
 
-    Raises a `LamassuError` that says what to do next.
+    `tell` is given a line for each part; `reveal` the passphrase of an exported root key, to be
+    shown once (absent: there is no terminal). Raises a `LamassuError` that says what to do next.
     """
     _judge_edge(plan)
     installation = Installation(plan.directory)
@@ -95,8 +98,7 @@ async def install(plan: Plan, tell: Callable[[str], None]) -> None:
                 code=error.code,
             ) from error
     async with opened(plan.directory) as platform:
-        await _establish_internal_ca(platform, plan)
-        tell("internal CA: platform TLS, services, admins")
+        await _establish_internal_ca(platform, plan, tell, reveal)
         await found_pki(platform.ca, platform.dms, key_type=plan.key_type, tell=tell)
         await platform.bus.start()
         await platform.bus.drained()  # roles and first CRLs of the new CAs
@@ -221,14 +223,18 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _establish_internal_ca(platform: Platform, plan: Plan) -> None:
+async def _establish_internal_ca(
+    platform: Platform,
+    plan: Plan,
+    tell: Callable[[str], None],
+    reveal: Callable[[str], None] | None,
+) -> None:
     export = None
-    if plan.root_key_export is not None:
-        passphrase = secrets.token_urlsafe(32)
-        words = plan.root_key_export.with_suffix(".passphrase")
-        await asyncio.to_thread(create_private_file, words, passphrase.encode() + b"\n")
-        export = RootKeyExport(str(plan.root_key_export), passphrase.encode())
-    elif platform.mode is Mode.PRODUCTION:
+    here = await platform.access.holds_root_key()
+    if plan.root_key is not None and here:
+        folder = platform.installation.directory
+        export = await asyncio.to_thread(prepare_export, plan.root_key, folder, reveal)
+    elif platform.mode is Mode.PRODUCTION and here:
         raise RuleViolation(
             "in production the internal root's key leaves this host: name a file on a medium"
             " that you take away, with --export-root-key",
@@ -236,6 +242,11 @@ async def _establish_internal_ca(platform: Platform, plan: Plan) -> None:
             field="export_root_key",
         )
     await platform.access.establish(caller=CALLER, export_root_key_to=export)
+    tell("internal CA: platform TLS, services, admins")
+    if export is not None:
+        tell(f"internal root key: {export.path}; take it off this host, apart from its passphrase")
+    elif plan.root_key is not None:
+        tell("internal root key: it left this host before")
 
 
 async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str], None]) -> None:

@@ -97,6 +97,10 @@ class InternalCa(Protocol):
         """
         ...
 
+    async def holds_root_key(self) -> bool:
+        """Whether the root's key is on this host, or will be once the CA is made."""
+        ...
+
     async def issue(
         self,
         kind: CredentialKind,

@@ -66,6 +66,10 @@ class AccessService:
                 files=self._files,
             )
 
+    async def holds_root_key(self) -> bool:
+        hierarchy = await find_hierarchy(self._storage)
+        return hierarchy is None or hierarchy.root.key_id is not None
+
     async def authenticate(self, peer: Peer) -> Principal | None:
         return await self._authenticator.authenticate(peer)
 
