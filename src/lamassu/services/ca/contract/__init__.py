@@ -2,12 +2,14 @@
 
 from lamassu.kernel.x509.names import Subject
 from lamassu.services.ca.contract.approvals import (
+    AdminStanding,
     Approval,
     ApprovalPolicy,
     Approvals,
     ApprovalStatus,
     Demand,
     Operation,
+    People,
     Verdict,
     Vote,
 )
@@ -38,6 +40,7 @@ from lamassu.services.ca.contract.values import (
 )
 
 __all__ = [
+    "AdminStanding",
     "Approval",
     "ApprovalPolicy",
     "ApprovalStatus",
@@ -54,6 +57,7 @@ __all__ = [
     "IssueRequest",
     "Issued",
     "Operation",
+    "People",
     "RevocationListener",
     "RevocationReason",
     "RevokedEntry",

@@ -143,6 +143,23 @@ def canonical_request(document: Mapping[str, Json]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class AdminStanding:
+    """An admin of whom access knows: whether one of their certificates can be used now, and when
+    one was last revoked, if ever."""
+
+    holds_certificate: bool
+    last_revoked_at: datetime | None = None
+
+
+class People(Protocol):
+    """Who the admins are; access tells."""
+
+    async def admins(self) -> Mapping[str, AdminStanding]:
+        """Everybody who ever was one, by name, as of now."""
+        ...
+
+
 class Approvals(Protocol):
     """What another slice asks before it does something dangerous to a CA.
 

@@ -8,6 +8,7 @@ from lamassu.kernel.errors import Forbidden, RuleViolation
 from lamassu.kernel.x509.keys import KeyFacts
 from lamassu.kernel.x509.names import name_of
 from lamassu.kernel.x509.usages import (
+    authority_usages,
     extended_key_usage_extension,
     key_usage_extension,
 )
@@ -99,6 +100,20 @@ def check_for_end_entities(profile: IssuanceProfile, ca_id: str) -> None:
         raise Forbidden(
             f"this profile is for the CA {profile.ca_id} only",
             code="profile_of_other_ca",
+            field="profile",
+        )
+
+
+def check_for_devices(profile: IssuanceProfile) -> None:
+    """Refuse a profile under which a device would become an authority (security rule 12).
+
+    Raises `RuleViolation` (`profile_grants_authority`).
+    """
+    granted = authority_usages(profile.extended_key_usages)
+    if granted:
+        raise RuleViolation(
+            f"this profile grants {', '.join(sorted(granted))}, which no device may have",
+            code="profile_grants_authority",
             field="profile",
         )
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamassu.kernel.x509.keys import KeyFacts
-from lamassu.kernel.x509.usages import EXTENDED_KEY_USAGE_NAMES
+from lamassu.kernel.x509.usages import AUTHORITY_USAGES, EXTENDED_KEY_USAGE_NAMES
 from lamassu.services.ca.contract import IssuanceProfile
 
 CA_KEY_USAGE = ("CertSign", "CRLSign")
 _EXTENDED = frozenset(EXTENDED_KEY_USAGE_NAMES)
-# What turns an end entity into an authority or a responder (security rule 12). Usages that
-# we have no name for, cmcRA (1.3.6.1.5.5.7.3.28) among them, are not honoured either.
-_NEVER_HONOURED = frozenset({"Any", "OCSPSigning"})
 # What a key of its kind cannot do: RFC 3279 §2.3.1 for RSA, RFC 8813 §3 for curves.
 _NOT_FOR = {
     "RSA": frozenset({"KeyAgreement", "EncipherOnly", "DecipherOnly"}),
@@ -42,7 +39,7 @@ def extended_key_usages_for(profile: IssuanceProfile, requested: Sequence[str]) 
     return tuple(
         name
         for name in dict.fromkeys(requested)
-        if name in _EXTENDED and name not in _NEVER_HONOURED
+        if name in _EXTENDED and name not in AUTHORITY_USAGES
     )
 
 

@@ -30,7 +30,12 @@ from lamassu.services.ca.rules.names import (
     name_from_der,
     subject_for,
 )
-from lamassu.services.ca.rules.profiles import check_for_end_entities, check_key, check_profile
+from lamassu.services.ca.rules.profiles import (
+    check_for_devices,
+    check_for_end_entities,
+    check_key,
+    check_profile,
+)
 from lamassu.services.ca.rules.status import check_may_be_replaced, check_may_sign
 from lamassu.services.ca.rules.template import (
     CertificateTemplate,
@@ -173,6 +178,8 @@ def _draft(
     issuer, profile = context.issuer, context.profile
     check_may_sign(issuer.authority, now)
     check_for_end_entities(profile, issuer.authority.id)
+    if request.owner:
+        check_for_devices(profile)
     check_key(profile, csr.key, field="csr")
     not_before, not_after = end_entity_period(profile, issuer.authority.certificate, csr.key, now)
     if request.subject_der is not None:
