@@ -97,7 +97,10 @@ class SoftwareEngine:
     def take_in(self, key: PrivateKey, *, purpose: KeyPurpose) -> MadeKey:
         public_key = _public_key(key)
         made = MadeKey(key_id_of(public_key), public_key)
-        self._keystore.write(made.key_id, purpose, key)
+        try:
+            self._keystore.write(made.key_id, purpose, key)
+        except OSError as error:
+            raise self._unusable(error.strerror or "it cannot be written") from error
         self._opened.put(made.key_id, purpose, key)
         return made
 
@@ -129,12 +132,17 @@ class SoftwareEngine:
     def check(self) -> None:
         try:
             self._keystore.check()
-        except (OSError, LamassuError) as error:
-            raise EngineDown(
-                f"the keystore of engine {self._id} cannot be used: "
-                f"{error.text if isinstance(error, LamassuError) else error.strerror}",
-                code="keystore_unusable",
-            ) from error
+        except OSError as error:
+            raise self._unusable(error.strerror or "it cannot be read") from error
+        except LamassuError as error:
+            raise self._unusable(error.text) from error
+
+    def _unusable(self, why: str) -> EngineDown:
+        return EngineDown(
+            f"the keystore of engine {self._id} cannot be used: {why}; look at its directory,"
+            " or restore it from a backup",
+            code="keystore_unusable",
+        )
 
     def close(self) -> None:
         self._opened.clear()
