@@ -175,6 +175,22 @@ async def test_honouring_a_request_never_makes_an_authority(world: World) -> Non
         extensions.get_extension_for_class(x509.OCSPNoCheck)
 
 
+@pytest.mark.parametrize("usage", ["OCSPSigning", "Any"])
+async def test_no_profile_makes_an_authority_of_a_device(world: World, usage: str) -> None:
+    """Attack on security rule 12: a DMS judged its profile, and an admin changed it after."""
+    await world.hierarchy()
+    granting = replace(DEVICE_PROFILE, extended_key_usages=("ClientAuth", usage))
+    before = await world.count()
+
+    with pytest.raises(RuleViolation) as refusal:
+        await world.issue(profile=granting, owner="fleet", device_id="device-1")
+
+    assert refusal.value.code == "profile_grants_authority"
+    assert await world.count() == before
+    # An admin who signs a responder's request knows what it is.
+    assert usage in (await world.issue(profile=granting)).extended_key_usages
+
+
 async def test_a_platform_name_is_refused(world: World) -> None:
     """Attack on security rule 12: a URI of ours would be a principal."""
     await world.hierarchy()

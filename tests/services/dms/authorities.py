@@ -28,6 +28,7 @@ from lamassu.services.ca.contract import (
     RevocationReason,
     RevokedEntry,
 )
+from lamassu.services.ca.rules.profiles import check_for_devices, check_for_end_entities
 from tests.support.pki import Made, make
 
 LIFETIME = timedelta(days=90)
@@ -168,6 +169,10 @@ class MemoryAuthorities:
         if request.request_key in self.by_request:
             serial_number = self.by_request[request.request_key]
             return Issued(self.certificates[serial_number], repeated=True)
+        if request.profile_id is not None:
+            profile = await self.get_profile(request.profile_id)
+            check_for_end_entities(profile, request.ca_id)
+            check_for_devices(profile)
         if ca.revoked_by is not None:
             raise RuleViolation("CA Status inconsistent", code="ca_not_active")
         if request.replaces is not None:

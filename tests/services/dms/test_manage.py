@@ -245,6 +245,21 @@ EST = "settings.enrollment_settings.est_rfc7030_settings"
             "settings.issuance_profile",
         ),
         (
+            "settings.issuance_profile_id",
+            "responder-profile",
+            "profile_grants_authority",
+            "settings.issuance_profile_id",
+        ),
+        (
+            "settings.issuance_profile",
+            {
+                "extended_key_usages": ["ClientAuth", "any"],
+                "validity": {"type": "Duration", "duration": "1d"},
+            },
+            "profile_grants_authority",
+            "settings.issuance_profile",
+        ),
+        (
             "settings.issuance_profile",
             {"validity": {"type": "Duration", "duration": "1d"}, "key_usage": ["Sing"]},
             "unknown_key_usage",

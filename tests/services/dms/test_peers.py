@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -281,6 +282,20 @@ async def test_a_dms_without_an_enrollment_ca_says_so(world: World) -> None:
     await world.dms(enrollment_ca="")
 
     assert await refusal(world.enroll(world.bootstrap())) == ("Unavailable", "dms_incomplete")
+
+
+@pytest.mark.parametrize(
+    "change", [{"sign_as_ca": True}, {"extended_key_usages": ("ClientAuth", "OCSPSigning")}]
+)
+async def test_a_profile_that_came_to_make_authorities_is_its_operators_fault(
+    world: World, change: dict[str, Any]
+) -> None:
+    await world.dms(issuance_profile_id="device-profile")
+    profiles = world.authorities.profiles
+    profiles["device-profile"] = replace(profiles["device-profile"], **change)
+
+    assert await refusal(world.enroll(world.bootstrap())) == ("Unavailable", "dms_incomplete")
+    assert await world.devices.find("dev-1") is None
 
 
 async def test_a_dms_whose_ca_is_gone_is_unavailable_not_missing(world: World) -> None:

@@ -162,6 +162,9 @@ class World:
         self.authorities.profiles = {
             "device-profile": IssuanceProfile(id="device-profile"),
             "ca-profile": IssuanceProfile(id="ca-profile", sign_as_ca=True),
+            "responder-profile": IssuanceProfile(
+                id="responder-profile", extended_key_usages=("ClientAuth", "OCSPSigning")
+            ),
             "other-ca-profile": IssuanceProfile(id="other-ca-profile", ca_id="other-ca"),
         }
 

@@ -39,6 +39,9 @@ _EXTENDED = {
     "MicrosoftKernelCodeSigning": "1.3.6.1.4.1.311.61.1.1",
 }
 EXTENDED_KEY_USAGE_NAMES = tuple(_EXTENDED)
+# What turns an end entity into an authority or a responder (security rule 12). cmcRA
+# (1.3.6.1.5.5.7.3.28), which is another, has no name here and so is never granted.
+AUTHORITY_USAGES = frozenset({"Any", "OCSPSigning"})
 _EXTENDED_OIDS = {name: ObjectIdentifier(oid) for name, oid in _EXTENDED.items()}
 _EXTENDED_BY_OID = {oid: name for name, oid in _EXTENDED_OIDS.items()}
 _EXTENDED_BY_FOLDED = {name.casefold(): name for name in _EXTENDED}
@@ -68,6 +71,11 @@ def parse_extended_key_usage(name: str, *, field: str = "extended_key_usages") -
             field=field,
         )
     return canonical
+
+
+def authority_usages(names: Sequence[str]) -> frozenset[str]:
+    """Those of the extended key usages that no device may have."""
+    return frozenset(map(parse_extended_key_usage, names)) & AUTHORITY_USAGES
 
 
 def key_usage_extension(names: Sequence[str]) -> x509.KeyUsage | None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from lamassu.kernel.errors import RuleViolation, Unavailable
 from lamassu.kernel.x509.names import text_fault
+from lamassu.kernel.x509.usages import authority_usages
 from lamassu.services.ca.contract import IssuanceProfile
 from lamassu.services.dms.model.dms import Dms
 from lamassu.services.dms.model.settings import AuthMode, DmsSettings, EstAuthentication
@@ -59,14 +60,23 @@ def check_settings(settings: DmsSettings, *, production: bool) -> None:
 
 
 def check_profile_for_devices(profile: IssuanceProfile, ca_id: str, *, field: str) -> None:
-    """A DMS issues no CAs (rule 12), and profiles that belong to a CA only under it.
+    """A DMS makes no CAs and no authorities (rule 12); a CA's own profile is for that CA.
 
-    Raises `RuleViolation` (`profile_signs_cas`, `profile_of_other_ca`).
+    Raises `RuleViolation`: `profile_signs_cas`, `profile_grants_authority`,
+    `profile_of_other_ca`.
     """
     if profile.sign_as_ca:
         raise RuleViolation(
             "a DMS issues end-entity certificates only; its profile may not have sign_as_ca",
             code="profile_signs_cas",
+            field=field,
+        )
+    granted = authority_usages(profile.extended_key_usages)
+    if granted:
+        raise RuleViolation(
+            f"the profile grants {', '.join(sorted(granted))}, which no device may have;"
+            " name a profile without it",
+            code="profile_grants_authority",
             field=field,
         )
     if profile.ca_id and ca_id and profile.ca_id != ca_id:

@@ -123,6 +123,14 @@ class IdentityIssuer:
                 f"the DMS names what is no longer there ({missing.text}); tell its operator",
                 code="dms_incomplete",
             ) from None
+        except RuleViolation as fault:
+            if fault.field != "profile":
+                raise
+            # Nothing that a device asked: its operator changed the profile since naming it.
+            raise Unavailable(
+                f"the DMS's profile certifies no device ({fault.text}); tell its operator",
+                code="dms_incomplete",
+            ) from None
         certificate = issued.certificate
         if issued.repeated and certificate.stored_status is CertificateStatus.REVOKED:
             return None
