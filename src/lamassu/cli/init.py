@@ -38,6 +38,10 @@ def init(
     database: Annotated[
         str | None, typer.Option(help="postgresql://… or sqlite:///…; embedded if absent.")
     ] = None,
+    crypto_engines: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with the section crypto_engines; software if absent."),
+    ] = None,
     key_type: Annotated[
         wiring.KeyType, typer.Option(help="Keys of the CAs.")
     ] = wiring.KeyType.RSA_4096,
@@ -59,6 +63,8 @@ def init(
 
     Example: lamassu init --dir var
 
+    Example: lamassu init --dir var --crypto-engines hsm.yml
+
     Example: lamassu init --dir /srv/lamassu --host pki.example.com --edge-host est.example.com
     """
     places = None
@@ -78,6 +84,7 @@ def init(
         root_key=places,
         edge_hosts=tuple(edge_host or ()),
         edge_shares_hosts=edge_shares_hosts,
+        crypto_engines=crypto_engines,
     )
     try:
         run(found(plan))

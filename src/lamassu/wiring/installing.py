@@ -20,6 +20,7 @@ from lamassu.kernel.identity import system_caller
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
 from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.config import Choices, Settings, edge_template, load, platform_template
+from lamassu.platform.config.yaml_input import read
 from lamassu.platform.database import SERVICES, migrate
 from lamassu.platform.database.dialect import Dialect
 from lamassu.platform.installation import Installation
@@ -27,6 +28,7 @@ from lamassu.platform.security.private_files import (
     create_private_file,
     make_private_directory,
     replace_private_file,
+    sync_directory,
 )
 from lamassu.services.access.contract import (
     SERVER_LIFETIME,
@@ -68,6 +70,7 @@ class Plan:
     root_key: RootKeyPlaces | None = None
     edge_hosts: Sequence[str] = ()
     edge_shares_hosts: bool = False
+    crypto_engines: Path | None = None  # a YAML file with that one section
 
 
 async def install(
@@ -125,7 +128,31 @@ def _make_files(installation: Installation, plan: Plan) -> None:
             path = installation.directory / DATABASE_URL
             replace_private_file(path, plan.database.encode() + b"\n")
             choices = replace(choices, database_url=f"${{file:{DATABASE_URL}}}")
-        create_private_file(installation.config, platform_template(choices).encode())
+        if plan.crypto_engines is not None:
+            choices = replace(choices, crypto_engines=_engines_of(plan.crypto_engines))
+        _create_configuration(installation, platform_template(choices))
+
+
+def _engines_of(path: Path) -> str:
+    """The section `crypto_engines`, as it stands in a file of its own.
+
+    Raises `ConfigurationFaults`, `RuleViolation` (`option_refused`).
+    """
+    if list(read(path).values) != ["crypto_engines"]:
+        _refuse("crypto-engines", f"{path} is to hold the section crypto_engines and no other")
+    return path.read_text("utf-8")
+
+
+def _create_configuration(installation: Installation, text: str) -> None:
+    """Write the configuration once it reads well: a faulty one would stay."""
+    draft = installation.config.with_suffix(".draft")
+    replace_private_file(draft, text.encode())
+    try:
+        load(draft)
+        draft.replace(installation.config)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync_directory(installation.directory)
 
 
 def _make_passphrase(installation: Installation, settings: Settings) -> None:
@@ -230,7 +257,7 @@ async def _establish_internal_ca(
     reveal: Callable[[str], None] | None,
 ) -> None:
     export = None
-    here = await platform.access.holds_root_key()
+    here = await platform.access.holds_root_key() and await platform.kms.default_gives_out_keys()
     if plan.root_key is not None and here:
         folder = platform.installation.directory
         export = await asyncio.to_thread(prepare_export, plan.root_key, folder, reveal)

@@ -6,6 +6,35 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+ENGINES = """\
+# Keys encrypted in a directory: for development.
+crypto_engines:
+  default_id: software
+  software:
+    - id: software
+      storage_directory: keys
+      passphrase_file: secrets/keystore.pass    # production wants it outside this folder
+      metadata: {}
+      timeout_seconds: 10         # how long a caller waits for a signature
+      # workers: 2                # calls at once; each kind of engine has its own default
+# Keys of CAs belong into hardware or a vault; several of each kind may stand here at once:
+#  pkcs11:
+#    - id: production-hsm
+#      token: LamassuCA
+#      pin: "${HSM_PIN}"
+#      module_path: /usr/lib/softhsm/libsofthsm2.so
+#  hashicorp_vault:
+#    - id: vault-engine
+#      role_id: "${VAULT_ROLE_ID}"
+#      secret_id: "${VAULT_SECRET_ID}"
+#      mount_path: lamassu-pki
+#      address: https://vault.internal:8200
+#  aws_kms:
+#    - id: aws-kms-engine
+#      region: us-east-1
+# aws_secrets_manager and hashicorp_vault also hold what is no key: ${secret:engine/name}.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Choices:
@@ -18,6 +47,7 @@ class Choices:
     public_urls: Sequence[str] = ("https://localhost:8443",)
     validation_urls: Sequence[str] = ("http://127.0.0.1:8080",)
     database_url: str = "sqlite:///data/lamassu.db"
+    crypto_engines: str = ENGINES  # the section as YAML
 
 
 def platform_template(choices: Choices) -> str:
@@ -71,32 +101,8 @@ database:
 #   users:                        # a role of its own for a service
 #     ca: {{username: ca_service, password: "${{CA_DB_PASSWORD}}"}}
 
-# Where private keys live. `software` keeps them encrypted in a directory.
-crypto_engines:
-  default_id: software
-  software:
-    - id: software
-      storage_directory: keys
-      passphrase_file: secrets/keystore.pass    # production wants it outside this folder
-      metadata: {{}}
-      timeout_seconds: 10         # how long a caller waits for a signature
-      # workers: 2                # calls at once; each kind of engine has its own default
-# Keys of CAs belong into hardware or a vault; several of each kind may stand here at once:
-#  pkcs11:
-#    - id: production-hsm
-#      token: LamassuCA
-#      pin: "${{HSM_PIN}}"
-#      module_path: /usr/lib/softhsm/libsofthsm2.so
-#  hashicorp_vault:
-#    - id: vault-engine
-#      role_id: "${{VAULT_ROLE_ID}}"
-#      secret_id: "${{VAULT_SECRET_ID}}"
-#      mount_path: lamassu-pki
-#      address: https://vault.internal:8200
-#  aws_kms:
-#    - id: aws-kms-engine
-#      region: us-east-1
-# aws_secrets_manager and hashicorp_vault also hold what is no key: ${{secret:engine/name}}.
+# Where private keys live.
+{choices.crypto_engines.strip()}
 
 # Addresses that certificates carry for OCSP, CRLs and issuers.
 va:

@@ -156,6 +156,10 @@ class KmsService:
             storage=self._storage,
         )
 
+    async def default_gives_out_keys(self) -> bool:
+        """Whether a key of the default engine could leave it at all: an HSM's stays."""
+        return self._engines.default().gives_out_keys
+
     async def healthy(self) -> bool:
         return all(engine.healthy for engine in await self._engines.health() if engine.default)
 
