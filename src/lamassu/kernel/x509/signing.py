@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
@@ -44,6 +45,20 @@ def sign(key: CertificateIssuerPrivateKeyTypes, message: bytes) -> bytes:
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key.sign(message, ec.ECDSA(algorithm))
     raise RuleViolation("keys are RSA or ECDSA", code="key_not_allowed", field="key")
+
+
+def verify(key: object, message: bytes, signature: bytes) -> bool:
+    """Whether `sign` with this public key's private one could have made the signature."""
+    try:
+        if isinstance(key, rsa.RSAPublicKey):
+            key.verify(signature, message, padding.PKCS1v15(), signature_hash(key))
+        elif isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, message, ec.ECDSA(signature_hash(key)))
+        else:
+            return False
+    except InvalidSignature:
+        return False
+    return True
 
 
 def integer(number: int) -> bytes:
