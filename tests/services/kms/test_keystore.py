@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from lamassu.kernel.errors import Conflict, RuleViolation, Unavailable
 from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec
+from lamassu.services.kms.engines.keys_in_memory import signs_inline
 from lamassu.services.kms.engines.keystore import HEADER, Keystore
-from lamassu.services.kms.engines.software import SoftwareEngine, signs_inline
+from lamassu.services.kms.engines.software import SoftwareEngine
 from lamassu.services.kms.usecases.guard import GuardedEngine
 from lamassu.services.kms.usecases.guard.pool import WorkerPool
 

@@ -9,40 +9,25 @@ the loop and on every core, as OpenSSL frees the GIL.
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-from lamassu.kernel.errors import LamassuError, RuleViolation
+from lamassu.kernel.errors import LamassuError
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.keys import key_id as key_id_of
-from lamassu.services.kms.contract import Engine, KeyAlgorithm, KeyPurpose, KeySpec
+from lamassu.services.kms.contract import Engine, KeyPurpose, KeySpec
+from lamassu.services.kms.engines.keys_in_memory import (
+    KEYS_IN_MEMORY,
+    SUPPORTED,
+    OpenedKeys,
+    generate_key,
+    public_key_of,
+    signs_inline,
+)
 from lamassu.services.kms.engines.keystore import Keystore, ScryptCost
 from lamassu.services.kms.model import MadeKey, PrivateKey
 from lamassu.services.kms.ports import EngineDown, EngineLimits
-
-KEYS_IN_MEMORY = 1024
-CURVES: Mapping[int, ec.EllipticCurve] = {
-    256: ec.SECP256R1(),
-    384: ec.SECP384R1(),
-    521: ec.SECP521R1(),
-}
-ML_DSA: Mapping[int, Callable[[], PrivateKey]] = {
-    44: mldsa.MLDSA44PrivateKey.generate,
-    65: mldsa.MLDSA65PrivateKey.generate,
-    87: mldsa.MLDSA87PrivateKey.generate,
-}
-SUPPORTED: Mapping[KeyAlgorithm, Sequence[int]] = {
-    KeyAlgorithm.RSA: (2048, 3072, 4096),
-    KeyAlgorithm.ECDSA: tuple(CURVES),
-    KeyAlgorithm.ED25519: (256,),
-    KeyAlgorithm.ML_DSA: tuple(ML_DSA),
-}
 
 
 class SoftwareEngine:
@@ -60,7 +45,7 @@ class SoftwareEngine:
         self._id = engine_id
         self._keystore = keystore
         self._metadata = dict(metadata or {})
-        self._opened = _OpenedKeys(KEYS_IN_MEMORY)
+        self._opened = OpenedKeys(KEYS_IN_MEMORY)
 
     @classmethod
     def open(
@@ -92,10 +77,10 @@ class SoftwareEngine:
         )
 
     def generate(self, spec: KeySpec, *, purpose: KeyPurpose) -> MadeKey:
-        return self.take_in(_generate(spec), purpose=purpose)
+        return self.take_in(generate_key(spec), purpose=purpose)
 
     def take_in(self, key: PrivateKey, *, purpose: KeyPurpose) -> MadeKey:
-        public_key = _public_key(key)
+        public_key = public_key_of(key)
         made = MadeKey(key_id_of(public_key), public_key)
         try:
             self._keystore.write(made.key_id, purpose, key)
@@ -146,63 +131,3 @@ class SoftwareEngine:
 
     def close(self) -> None:
         self._opened.clear()
-
-
-class _OpenedKeys:
-    """Decrypted keys by id and purpose, bounded; the least recently used goes first.
-
-    The purpose is part of the name so that memory asks what the file would have asked.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._keys: OrderedDict[tuple[str, KeyPurpose], PrivateKey] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key_id: str, purpose: KeyPurpose) -> PrivateKey | None:
-        with self._lock:
-            key = self._keys.get((key_id, purpose))
-            if key is not None:
-                self._keys.move_to_end((key_id, purpose))
-            return key
-
-    def put(self, key_id: str, purpose: KeyPurpose, key: PrivateKey) -> None:
-        with self._lock:
-            self._keys[(key_id, purpose)] = key
-            while len(self._keys) > self._limit:
-                self._keys.popitem(last=False)
-
-    def forget(self, key_id: str) -> None:
-        with self._lock:
-            for purpose in KeyPurpose:
-                self._keys.pop((key_id, purpose), None)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._keys.clear()
-
-
-def signs_inline(key: PrivateKey) -> bool:
-    """Whether a signature costs less than the hop to a thread."""
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.curve.key_size <= 256
-    return isinstance(key, ed25519.Ed25519PrivateKey)
-
-
-def _generate(spec: KeySpec) -> PrivateKey:
-    if spec.algorithm is KeyAlgorithm.RSA and spec.size in SUPPORTED[KeyAlgorithm.RSA]:
-        return rsa.generate_private_key(public_exponent=65537, key_size=spec.size)
-    if spec.algorithm is KeyAlgorithm.ECDSA and spec.size in CURVES:
-        return ec.generate_private_key(CURVES[spec.size])
-    if spec.algorithm is KeyAlgorithm.ED25519:
-        return ed25519.Ed25519PrivateKey.generate()
-    if spec.algorithm is KeyAlgorithm.ML_DSA and spec.size in ML_DSA:
-        return ML_DSA[spec.size]()
-    raise RuleViolation(
-        f"the software engine makes no {spec.algorithm} keys of {spec.size} bits",
-        code="unsupported_key",
-    )
-
-
-def _public_key(key: PrivateKey) -> bytes:
-    return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
