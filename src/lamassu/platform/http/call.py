@@ -13,8 +13,10 @@ from starlette.responses import Response
 from lamassu.kernel.errors import Malformed
 from lamassu.kernel.identity import Caller, Peer
 from lamassu.kernel.listing import Filterable, ListQuery, Page
+from lamassu.kernel.records import Json
 from lamassu.platform.http.answers import json_bytes, json_bytes_answer
 from lamassu.platform.http.bookmarks import Bookmarks
+from lamassu.platform.http.json_input import parse_json
 from lamassu.platform.http.listing_query import parse_list_query
 from lamassu.platform.http.wire import WireModel
 
@@ -111,6 +113,18 @@ class Call:
         if not isinstance(self.body, model):
             raise TypeError(f"the route decodes {type(self.body)}, not {model}")
         return self.body
+
+    @property
+    def document(self) -> Mapping[str, Json]:
+        """What is asked, for people to read and to be compared: two ways to write one JSON body
+        make no difference. Raises `Malformed`."""
+        return {
+            "method": self.method,
+            "route": self.route.path,
+            "path": self.url_path.rstrip("/"),
+            "query": {name: list(values) for name, values in self.query.items()},
+            "body": parse_json(self.raw) if self.raw else None,
+        }
 
     @cached_property
     def listing(self) -> ListQuery:

@@ -11,6 +11,7 @@ from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.names import Subject
 from lamassu.services.ca.contract import (
+    ApprovalPolicy,
     Certificate,
     CertificateStatus,
     CertificationAuthority,
@@ -108,6 +109,7 @@ class CaRequest:
     own_profile_id: str = ""
     engine_id: str = ""
     metadata: Mapping[str, Json] = field(default_factory=dict)
+    approvals: ApprovalPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,8 +83,8 @@ class Approval:
 
     `ca_ids` are the CAs whose policies it has to meet, each of them, when it was stored; `ca_id`
     is the first. `policies` are these as they were then, to be shown: what counts is read anew.
-    `basis` holds the versions of what the request names (`profile/x`: 3), so that nothing
-    changes between approval and deed. `excluded` are persons who may not vote beside the
+    `basis` holds digests of what the request names (`profile/x`), so that nothing changes
+    between approval and deed. `excluded` are persons who may not vote beside the
     requester.
     """
 
@@ -97,7 +97,7 @@ class Approval:
     policies: Mapping[str, ApprovalPolicy]
     created_at: datetime
     expires_at: datetime
-    basis: Mapping[str, int] = field(default_factory=dict)
+    basis: Mapping[str, str] = field(default_factory=dict)
     excluded: tuple[str, ...] = ()
     status: ApprovalStatus = ApprovalStatus.PENDING
     closed_at: datetime | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lamassu.platform.http import Route
+from lamassu.services.ca.http.approvals import approval_routes
 from lamassu.services.ca.http.authorities import authority_routes
 from lamassu.services.ca.http.certificates import certificate_routes
 from lamassu.services.ca.http.profiles import profile_routes
@@ -15,4 +16,5 @@ def routes(service: CaService) -> list[Route]:
         *authority_routes(service),
         *certificate_routes(service),
         *profile_routes(service),
+        *approval_routes(service),
     ]

@@ -89,8 +89,60 @@ class CertificateAnswer(Answer):
     is_ca: bool
 
 
-class CaAnswer(Answer):
-    """A CA; level 0 is a root."""
+class _WithoutUnset(Answer):
+    """Fields that are not set are not sent."""
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        written: dict[str, object] = write(self)
+        return {name: value for name, value in written.items() if value is not None}
+
+
+class ApprovalPolicyAnswer(Answer):
+    """Who has to agree to what is dangerous for a CA."""
+
+    required: int
+    of: list[str]
+    lifetime: str
+
+
+class CaApprovalPolicyAnswer(ApprovalPolicyAnswer):
+    """The policy that a request has to meet, and whose it is."""
+
+    ca_id: str
+
+
+class VoteAnswer(Answer):
+    """One person's word."""
+
+    approver: str
+    verdict: str
+    comment: str
+    time: str
+
+
+class ApprovalAnswer(Answer):
+    """A request that waits or waited for approvals; `digest` binds them to it and its
+    requester, `basis` to the content of what it names."""
+
+    id: str
+    status: str
+    operation: str
+    ca_id: str
+    requester: str
+    request: _Object
+    digest: str
+    basis: dict[str, str]
+    policies: list[CaApprovalPolicyAnswer]
+    excluded: list[str]
+    votes: list[VoteAnswer]
+    creation_ts: str
+    expires_at: str
+    closed_at: str
+
+
+class CaAnswer(_WithoutUnset):
+    """A CA; level 0 is a root. `approvals` only where it has such a policy."""
 
     id: str
     certificate: CertificateAnswer
@@ -99,6 +151,7 @@ class CaAnswer(Answer):
     creation_ts: str
     level: int
     profile_id: str
+    approvals: ApprovalPolicyAnswer | None = None
 
 
 class CryptoEnforcementAnswer(Answer):
@@ -111,7 +164,7 @@ class CryptoEnforcementAnswer(Answer):
     allowed_ecdsa_key_sizes: list[int] | None
 
 
-class ProfileAnswer(Answer):
+class ProfileAnswer(_WithoutUnset):
     """An issuance profile; the fields from `minimum_validity` on only where they are set."""
 
     id: str
@@ -132,11 +185,6 @@ class ProfileAnswer(Answer):
     ca_id: str | None = None
     extensions: _Object | None = None
     crl_distribution_points: list[str] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        written: dict[str, object] = write(self)
-        return {name: value for name, value in written.items() if value is not None}
 
 
 class SignedDataAnswer(Answer):

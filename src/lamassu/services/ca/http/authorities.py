@@ -17,6 +17,7 @@ from lamassu.services.ca.http.answers import (
     SignedDataAnswer,
     ValidAnswer,
 )
+from lamassu.services.ca.http.approvals import demand_of
 from lamassu.services.ca.http.bodies import (
     CreateCaBody,
     ProfileIdBody,
@@ -76,7 +77,7 @@ def authority_routes(service: CaService) -> list[Route]:
             handler=handlers.create,
             summary="Make a CA",
             description="Without a parent, named by parent_id or by the CA's own profile, it "
-            "is a root (level 0).",
+            "is a root (level 0). 202 with what waits where the parent's approvers have to agree.",
             body=CreateCaBody,
             answer=CaAnswer,
             status=201,
@@ -106,7 +107,8 @@ def authority_routes(service: CaService) -> list[Route]:
             handler=handlers.change_status,
             summary="Revoke, hold, release or deactivate a CA",
             description="Revoking a CA revokes all below it at once; the header Lamassu-Job "
-            "names the job that writes this down for the certificates that they issued.",
+            "names the job that writes this down for the certificates that they issued. 202 "
+            "with what waits where approvers have to agree.",
             body=StatusBody,
             answer=CaAnswer,
             status=201,
@@ -117,6 +119,7 @@ def authority_routes(service: CaService) -> list[Route]:
             access=Access.action("ca:update", scope="id"),
             handler=handlers.change_profile,
             summary="Set the default profile of what a CA issues",
+            description="202 with what waits where approvers have to agree.",
             body=ProfileIdBody,
             answer=CaAnswer,
         ),
@@ -207,7 +210,9 @@ class _Handlers:
 
     async def create(self, call: Call) -> Response:
         request = call.decoded(CreateCaBody).value()
-        authority = await self._service.create_ca(request, caller=call.caller)
+        authority = await self._service.create_ca(
+            request, caller=call.caller, demand=demand_of(call)
+        )
         return json_answer(Encoder(self._service).ca(authority), status=201)
 
     async def get(self, call: Call) -> Response:
@@ -223,7 +228,10 @@ class _Handlers:
 
     async def change_status(self, call: Call) -> Response:
         outcome = await self._service.change_ca_status(
-            call.path["id"], call.decoded(StatusBody).value(), caller=call.caller
+            call.path["id"],
+            call.decoded(StatusBody).value(),
+            caller=call.caller,
+            demand=demand_of(call),
         )
         return json_answer(
             Encoder(self._service).ca(outcome.authority),
@@ -233,7 +241,10 @@ class _Handlers:
 
     async def change_profile(self, call: Call) -> Response:
         authority = await self._service.change_ca_profile(
-            call.path["id"], call.decoded(ProfileIdBody).profile_id, caller=call.caller
+            call.path["id"],
+            call.decoded(ProfileIdBody).profile_id,
+            caller=call.caller,
+            demand=demand_of(call),
         )
         return json_answer(Encoder(self._service).ca(authority))
 

@@ -19,12 +19,14 @@ from lamassu.platform.http.wire import (
     WireTimeOrZero,
 )
 from lamassu.services.ca.contract import (
+    ApprovalPolicy,
     CertificateStatus,
     CryptoEnforcement,
     IssuanceProfile,
     RevocationReason,
     Validity,
 )
+from lamassu.services.ca.contract.approvals import DEFAULT_LIFETIME
 from lamassu.services.ca.model import CaRequest, KeyRequest, StatusChange
 from lamassu.services.kms.contract import MessageType
 
@@ -231,6 +233,27 @@ def inline_profile(body: ProfileBody | None) -> IssuanceProfile | None:
     return None if profile == ProfileBody().value() else profile
 
 
+class ApprovalPolicyBody(WireModel):
+    """Who has to agree; `required` 0 of nobody is no policy."""
+
+    missing_text = MISSING
+
+    required: int
+    of: list[str] = Field(max_length=64)
+    lifetime: WireDuration = DEFAULT_LIFETIME
+
+    def value(self) -> ApprovalPolicy | None:
+        if not self.required and not self.of:
+            return None
+        return ApprovalPolicy(self.required, tuple(self.of), self.lifetime)
+
+
+class VoteBody(WireModel):
+    """Why."""
+
+    comment: str = ""
+
+
 class CreateCaBody(WireModel):
     """A CA to make. `issuance_profile_id` is the seed's; the others are the original's."""
 
@@ -251,6 +274,7 @@ class CreateCaBody(WireModel):
     ca_issuance_profile_id: str = ""
     engine_id: str = ""
     metadata: FreeForm = Field(default_factory=dict)
+    approvals: ApprovalPolicyBody | None = None
 
     def value(self) -> CaRequest:
         return CaRequest(
@@ -269,6 +293,7 @@ class CreateCaBody(WireModel):
             own_profile_id=self.ca_issuance_profile_id,
             engine_id=self.engine_id,
             metadata=self.metadata,
+            approvals=self.approvals.value() if self.approvals else None,
         )
 
 

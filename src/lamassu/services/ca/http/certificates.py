@@ -19,6 +19,7 @@ from lamassu.services.ca.http.answers import (
     PageAnswer,
     StatsAnswer,
 )
+from lamassu.services.ca.http.approvals import demand_of
 from lamassu.services.ca.http.authorities import known_status
 from lamassu.services.ca.http.bodies import RevokeBody, StatusBody
 from lamassu.services.ca.http.encoding import CAS, CERTIFICATES, Encoder, progress_headers
@@ -197,7 +198,7 @@ class _Handlers:
 
     async def _change(self, call: Call, change: StatusChange) -> Response:
         outcome: CertificateRevocation = await self._service.change_certificate_status(
-            call.path["sn"], change, caller=call.caller
+            call.path["sn"], change, caller=call.caller, demand=demand_of(call)
         )
         return json_answer(
             Encoder(self._service).certificate(outcome.certificate),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from lamassu.kernel.listing import FieldType, Filterable
 from lamassu.services.ca.contract import (
+    ApprovalStatus,
     Certificate,
     CertificateStatus,
     CertificateType,
     CertificationAuthority,
     IssuanceProfile,
+    Operation,
     RevocationReason,
     certificate_document,
     profile_document,
@@ -44,6 +46,21 @@ CERTIFICATES = Filterable(fields=_CERTIFICATE_FIELDS, choices=_CHOICES)
 CAS = Filterable(
     fields={"id": FieldType.STRING, "profile_id": FieldType.STRING, **_CERTIFICATE_FIELDS},
     choices=_CHOICES,
+)
+APPROVALS = Filterable(
+    fields={
+        "id": FieldType.STRING,
+        "status": FieldType.ENUM,
+        "operation": FieldType.ENUM,
+        "ca_id": FieldType.STRING,
+        "requester": FieldType.STRING,
+        "creation_ts": FieldType.DATE,
+        "expires_at": FieldType.DATE,
+    },
+    choices={
+        "status": [status.value for status in ApprovalStatus],
+        "operation": [operation.value for operation in Operation],
+    },
 )
 PROFILES = Filterable(fields={"id": FieldType.STRING, "name": FieldType.STRING})
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from lamassu.platform.http import Access, Call, Route, empty_answer, json_answer, page_answer
 from lamassu.services.ca.http.answers import PageAnswer, ProfileAnswer
+from lamassu.services.ca.http.approvals import demand_of
 from lamassu.services.ca.http.bodies import ProfileBody
 from lamassu.services.ca.http.encoding import PROFILES, profile_answer
 from lamassu.services.ca.usecases import CaService
@@ -58,6 +59,8 @@ def _routes_at(base: str, handlers: _Handlers) -> list[Route]:
             access=Access.action("profile:update", scope="id"),
             handler=handlers.update,
             summary="Replace an issuance profile",
+            description="202 with what waits where it would allow more and approvers of a CA "
+            "that uses it have to agree.",
             body=ProfileBody,
             answer=ProfileAnswer,
         ),
@@ -92,7 +95,7 @@ class _Handlers:
         body = call.decoded(ProfileBody)
         profile = replace(body.value(), id=call.path["id"])
         updated = await self._service.update_profile(
-            profile, kept=body.unsaid(), caller=call.caller
+            profile, kept=body.unsaid(), caller=call.caller, demand=demand_of(call)
         )
         return json_answer(profile_answer(updated))
 

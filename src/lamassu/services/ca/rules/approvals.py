@@ -229,7 +229,7 @@ def check_spendable(
     *,
     operation: Operation,
     policies: Policies,
-    basis: Mapping[str, int],
+    basis: Mapping[str, str],
     admins: Admins,
     now: datetime,
 ) -> Approval:
@@ -258,17 +258,18 @@ def check_spendable(
             field=APPROVAL_HEADER,
         )
     check_open(approval, now)
-    _check_basis(approval, basis)
+    _check_basis(approval, {*policies} - {*approval.ca_ids}, basis)
     _check_enough(approval, policies, admins)
     return approval
 
 
-def _check_basis(approval: Approval, basis: Mapping[str, int]) -> None:
-    if dict(approval.basis) == dict(basis):
-        return
+def _check_basis(approval: Approval, unasked: Collection[str], basis: Mapping[str, str]) -> None:
+    """`unasked` are CAs whose approvers became concerned since."""
     changed = sorted(
         name for name in {*approval.basis, *basis} if approval.basis.get(name) != basis.get(name)
-    )
+    ) + [f"ca/{ca_id}" for ca_id in sorted(unasked)]
+    if not changed:
+        return
     raise Conflict(
         f"{', '.join(changed)} changed since the approval {approval.id} was asked for; what was "
         "approved is no more what would be done: ask anew",

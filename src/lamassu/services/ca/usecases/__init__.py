@@ -12,12 +12,15 @@ from lamassu.kernel.identity import Caller
 from lamassu.kernel.json_patch import Patch
 from lamassu.kernel.listing import ListQuery, Page
 from lamassu.services.ca.contract import (
+    ApprovalPolicy,
     Certificate,
     CertificateStanding,
     CertificationAuthority,
+    Demand,
     IssuanceProfile,
     Issued,
     IssueRequest,
+    People,
     RevocationListener,
     RevocationReason,
     RevokedEntry,
@@ -33,6 +36,7 @@ from lamassu.services.ca.model import (
 )
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.status import standing_of
+from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.change_status import StatusChanges
 from lamassu.services.ca.usecases.create_ca import CaCreation
 from lamassu.services.ca.usecases.issue_certificate import CertificateIssuing
@@ -65,12 +69,13 @@ class CaService:
         revocations: RevocationListener | None = None,
         default_profile_id: str = "",
         own_hosts: Collection[str] = (),
+        people: People | None = None,
     ) -> None:
         """`validation_urls` are bases such as `http://pki.example:8080`, under which OCSP, CRLs
         and CA certificates are found. `revocations` may be set later (the VA needs the CA
         first). `default_profile_id` is for CAs made in the seed's spelling without a profile.
         `own_hosts`, lower-case names and addresses of the platform itself, are certified for
-        nobody who asks by a CSR.
+        nobody who asks by a CSR. `people` are those who can be made approvers.
         """
         self.revocations = revocations
         # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
@@ -85,17 +90,21 @@ class CaService:
             contexts=IssuingContexts(storage, validation_urls),
             own_hosts=own_hosts,
         )
+        self.approvals = ApprovalDesk(store=storage, people=people, clock=clock)
         self._creation = CaCreation(
             store=storage,
             keys=keys,
             clock=clock,
+            desk=self.approvals,
             validation_urls=validation_urls,
             default_profile_id=default_profile_id,
         )
-        self._changes = StatusChanges(store=storage, clock=clock, publication=self)
+        self._changes = StatusChanges(
+            store=storage, clock=clock, desk=self.approvals, publication=self
+        )
         self._cascades = CascadeRunner(store=storage, clock=clock, publication=self)
-        self._amendments = Amendments(store=storage, clock=clock)
-        self._profiles = ProfileManagement(store=storage, clock=clock)
+        self._amendments = Amendments(store=storage, clock=clock, desk=self.approvals)
+        self._profiles = ProfileManagement(store=storage, clock=clock, desk=self.approvals)
         self._signatures = CaSignatures(store=storage, keys=keys, clock=clock)
 
     # --- what other slices ask for (contract.Authorities) ---------------------------------
@@ -163,8 +172,12 @@ class CaService:
         """The instant by which what is shown is judged expired."""
         return self._clock.now()
 
-    async def create_ca(self, request: CaRequest, *, caller: Caller) -> CertificationAuthority:
-        return await self._creation.create(request, caller=caller)
+    async def create_ca(
+        self, request: CaRequest, *, caller: Caller, demand: Demand | None = None
+    ) -> CertificationAuthority:
+        return await self.approvals.or_ask(
+            self._creation.create(request, caller=caller, demand=demand)
+        )
 
     async def page_cas(
         self, query: ListQuery, *, common_name: str | None = None
@@ -172,17 +185,26 @@ class CaService:
         return await self._store.page_cas(query, now=self._clock.now(), common_name=common_name)
 
     async def change_ca_status(
-        self, ca_id: str, change: StatusChange, *, caller: Caller
+        self, ca_id: str, change: StatusChange, *, caller: Caller, demand: Demand | None = None
     ) -> CaRevocation:
-        outcome = await self._changes.change_ca(ca_id, change, caller=caller)
+        outcome = await self.approvals.or_ask(
+            self._changes.change_ca(ca_id, change, caller=caller, demand=demand)
+        )
         if outcome.job_id is not None:
             self.jobs_pending.set()
         return outcome
 
     async def change_certificate_status(
-        self, serial_number: str, change: StatusChange, *, caller: Caller
+        self,
+        serial_number: str,
+        change: StatusChange,
+        *,
+        caller: Caller,
+        demand: Demand | None = None,
     ) -> CertificateRevocation:
-        outcome = await self._changes.change_certificate(serial_number, change, caller=caller)
+        outcome = await self.approvals.or_ask(
+            self._changes.change_certificate(serial_number, change, caller=caller, demand=demand)
+        )
         if outcome.job_id is not None:
             self.jobs_pending.set()
         return outcome
@@ -193,9 +215,23 @@ class CaService:
         return await self._amendments.patch_ca_metadata(ca_id, patches, caller=caller)
 
     async def change_ca_profile(
-        self, ca_id: str, profile_id: str, *, caller: Caller
+        self, ca_id: str, profile_id: str, *, caller: Caller, demand: Demand | None = None
     ) -> CertificationAuthority:
-        return await self._amendments.change_profile(ca_id, profile_id, caller=caller)
+        return await self.approvals.or_ask(
+            self._amendments.change_profile(ca_id, profile_id, caller=caller, demand=demand)
+        )
+
+    async def change_ca_approvals(
+        self,
+        ca_id: str,
+        policy: ApprovalPolicy | None,
+        *,
+        caller: Caller,
+        demand: Demand | None = None,
+    ) -> CertificationAuthority:
+        return await self.approvals.or_ask(
+            self._amendments.change_approvals(ca_id, policy, caller=caller, demand=demand)
+        )
 
     async def get_certificate(self, serial_number: str) -> Certificate:
         """Raises `NotFound` (`certificate not found`)."""
@@ -223,9 +259,16 @@ class CaService:
         return await self._profiles.create(profile, caller=caller)
 
     async def update_profile(
-        self, profile: IssuanceProfile, *, kept: Collection[str] = (), caller: Caller
+        self,
+        profile: IssuanceProfile,
+        *,
+        kept: Collection[str] = (),
+        caller: Caller,
+        demand: Demand | None = None,
     ) -> IssuanceProfile:
-        return await self._profiles.update(profile, kept=kept, caller=caller)
+        return await self.approvals.or_ask(
+            self._profiles.update(profile, kept=kept, caller=caller, demand=demand)
+        )
 
     async def delete_profile(self, profile_id: str, *, caller: Caller) -> None:
         await self._profiles.delete(profile_id, caller=caller)

@@ -15,6 +15,8 @@ from lamassu.services.ca.contract import (
     Certificate,
     CertificateStatus,
     CertificationAuthority,
+    Demand,
+    Operation,
     RevocationReason,
     certificate_document,
 )
@@ -37,6 +39,8 @@ from lamassu.services.ca.rules.status import (
     on_hold,
     revoked_for_good,
 )
+from lamassu.services.ca.usecases.approvals import ApprovalDesk
+from lamassu.services.ca.usecases.approvals.clearance import policies_of
 from lamassu.services.ca.usecases.documents import ca_document, update_document
 from lamassu.services.ca.usecases.issuers import ca_not_found, certificate_not_found
 from lamassu.services.ca.usecases.trail import record
@@ -54,19 +58,28 @@ class Publication(Protocol):
 class StatusChanges:
     """Changes of status, each one transaction, and then the word to the VA."""
 
-    def __init__(self, *, store: CaStore, clock: Clock, publication: Publication) -> None:
+    def __init__(
+        self, *, store: CaStore, clock: Clock, desk: ApprovalDesk, publication: Publication
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._desk = desk
         self._publication = publication
 
     async def change_certificate(
-        self, serial_number: str, change: StatusChange, *, caller: Caller
+        self,
+        serial_number: str,
+        change: StatusChange,
+        *,
+        caller: Caller,
+        demand: Demand | None = None,
     ) -> CertificateRevocation:
         """Change a certificate's status; a CA's own certificate takes the CA with it.
 
-        Raises `NotFound`, `RuleViolation` (`status_transition`, `reason_not_allowed`).
+        Raises `NotFound`, `RuleViolation` (`status_transition`, `reason_not_allowed`), and as
+        `change_ca`.
         """
-        return await self._change(serial_number, change, caller=caller, strict=True)
+        return await self._change(serial_number, change, caller=caller, strict=True, demand=demand)
 
     async def revoke(
         self, serial_number: str, reason: RevocationReason, *, caller: Caller
@@ -78,7 +91,13 @@ class StatusChanges:
         return await self._change(serial_number, change, caller=caller, strict=False)
 
     async def _change(
-        self, serial_number: str, change: StatusChange, *, caller: Caller, strict: bool
+        self,
+        serial_number: str,
+        change: StatusChange,
+        *,
+        caller: Caller,
+        strict: bool,
+        demand: Demand | None = None,
     ) -> CertificateRevocation:
         now = self._clock.now()
         async with self._store.unit() as transaction:
@@ -93,32 +112,41 @@ class StatusChanges:
                 if certificate is not locked.certificate:
                     await transaction.save_certificate(certificate)
         if ca_id is not None:
-            return await self._change_own_certificate(ca_id, change, caller, strict)
+            return await self._change_own_certificate(ca_id, change, caller, strict, demand)
         return CertificateRevocation(certificate, await self._published({certificate.issuer_ca_id}))
 
     async def _change_own_certificate(
-        self, ca_id: str, change: StatusChange, caller: Caller, strict: bool
+        self,
+        ca_id: str,
+        change: StatusChange,
+        caller: Caller,
+        strict: bool,
+        demand: Demand | None,
     ) -> CertificateRevocation:
         if not strict:
             authority = await self._store.find_ca(ca_id)
             if authority is not None and revoked_for_good(authority.certificate):
                 shown = await self._published({authority.certificate.issuer_ca_id})
                 return CertificateRevocation(authority.certificate, shown)
-        outcome = await self.change_ca(ca_id, change, caller=caller)
+        outcome = await self.change_ca(ca_id, change, caller=caller, demand=demand)
         return CertificateRevocation(outcome.authority.certificate, outcome.shown, outcome.job_id)
 
-    async def change_ca(self, ca_id: str, change: StatusChange, *, caller: Caller) -> CaRevocation:
+    async def change_ca(
+        self, ca_id: str, change: StatusChange, *, caller: Caller, demand: Demand | None = None
+    ) -> CaRevocation:
         """Change a CA's status; with a revocation all CAs below it are revoked in the same
         transaction, and what they issued by a job (security rule 24, decision 20).
 
         A hold marks the CAs below and is undone by the release; it leaves end-entity rows
-        alone. Raises `NotFound`, `RuleViolation` (`status_transition`, `issuer_revoked`).
+        alone. The approvers of each CA that it changes have to agree. Raises `NotFound`,
+        `RuleViolation` (`status_transition`, `issuer_revoked`), and as `Clearance.admit`.
         """
         now = self._clock.now()
         job: CascadeJob | None = None
         known = await self._store.find_ca(ca_id)
         if known is None:
             raise ca_not_found()
+        clearance = await self._desk.clearance(demand)
         async with self._store.unit() as transaction:
             # parents before children, as every transaction that locks both
             parent = await transaction.lock_ca(known.parent_id) if known.parent_id else None
@@ -131,7 +159,13 @@ class StatusChanges:
             if not changes_nothing(current, change):
                 if change.status is CertificateStatus.ACTIVE and on_hold(current):
                     check_may_be_released(parent)
-                touched = await _change_tree(transaction, authority, change, caller, now)
+                pairs = await _changed_tree(transaction, authority, change, now)
+                guarding = policies_of([before for before, _ in pairs])
+                await clearance.admit(transaction, Operation.CHANGE_STATUS, guarding)
+                for before, after in pairs:
+                    await transaction.save_ca(after)
+                    _record_ca(transaction, before, after, caller=caller, now=now)
+                touched = [after for _, after in pairs]
                 if _final(change):
                     job = CascadeJob(
                         id=str(uuid4()),
@@ -201,29 +235,22 @@ def record_certificate(
     )
 
 
-async def _change_tree(
+async def _changed_tree(
     transaction: CaTransaction,
     top: CertificationAuthority,
     change: StatusChange,
-    caller: Caller,
     now: datetime,
-) -> list[CertificationAuthority]:
-    """Change a CA and, where that follows, those below it; `top` first in the outcome."""
+) -> list[tuple[CertificationAuthority, CertificationAuthority]]:
+    """A CA and, where that follows, those below it, before and after; `top` first."""
     revoking = change.status is CertificateStatus.REVOKED
     releasing = change.status is CertificateStatus.ACTIVE and on_hold(top.certificate)
-    touched = [_changed_ca(top, change, now, revoked_by=top.id if revoking else None)]
-    pairs = [(top, touched[0])]
+    pairs = [(top, _changed_ca(top, change, now, revoked_by=top.id if revoking else None))]
     if revoking or releasing:
-        below = await _descendants(transaction, top)
-        for member in below:
+        for member in await _descendants(transaction, top):
             after = _after_change_above(member, top, change, now)
             if after is not member:
                 pairs.append((member, after))
-                touched.append(after)
-    for before, after in pairs:
-        await transaction.save_ca(after)
-        _record_ca(transaction, before, after, caller=caller, now=now)
-    return touched
+    return pairs
 
 
 def _after_change_above(

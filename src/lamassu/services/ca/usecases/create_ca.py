@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
@@ -21,7 +21,9 @@ from lamassu.services.ca.contract import (
     CertificateStatus,
     CertificateType,
     CertificationAuthority,
+    Demand,
     IssuanceProfile,
+    Operation,
 )
 from lamassu.services.ca.model import CaRequest, NewCertificate
 from lamassu.services.ca.ports import CaStore
@@ -51,6 +53,8 @@ from lamassu.services.ca.rules.validity import (
     is_set,
     start_for,
 )
+from lamassu.services.ca.usecases.approvals import ApprovalDesk
+from lamassu.services.ca.usecases.approvals.clearance import basis_of, policies_of
 from lamassu.services.ca.usecases.documents import ca_document
 from lamassu.services.ca.usecases.issuers import Issuer, issuer_of, profile_not_found
 from lamassu.services.ca.usecases.trail import record
@@ -70,6 +74,7 @@ class _Plan:
     not_before: datetime
     not_after: datetime
     request: CaRequest
+    basis: Mapping[str, str]  # digests of the stored profiles that this rests on
 
 
 class CaCreation:
@@ -81,21 +86,31 @@ class CaCreation:
         store: CaStore,
         keys: Keys,
         clock: Clock,
+        desk: ApprovalDesk,
         validation_urls: Sequence[str],
         default_profile_id: str,
     ) -> None:
         """`default_profile_id` is for CAs whose request names none in the seed's spelling."""
         self._store = store
+        self._desk = desk
         self._keys = keys
         self._clock = clock
         self._validation_urls = validation_urls
         self._default_profile_id = default_profile_id
 
-    async def create(self, request: CaRequest, *, caller: Caller) -> CertificationAuthority:
+    async def create(
+        self, request: CaRequest, *, caller: Caller, demand: Demand | None = None
+    ) -> CertificationAuthority:
         """A new CA, stored. Raises `RuleViolation`, `NotFound` (parent, profile, key),
-        `Conflict` (`CA already exists`), `Forbidden` for a key that it may not have."""
+        `Conflict` (`CA already exists`), `Forbidden` for a key that it may not have, and as
+        `Clearance.admit` where the parent's approvers have to agree."""
         now = self._clock.now()
         plan = await self._plan(request, now)
+        if plan.parent is not None:
+            # no key is made for a request that waits, nor for a wrong approval
+            clearance = await self._desk.clearance(demand)
+            guarding = policies_of([plan.parent.authority])
+            await clearance.judge(Operation.CREATE_CHILD, guarding, basis=plan.basis)
         key = await self._keys.generate(
             plan.spec,
             purpose=KeyPurpose.CA,
@@ -109,7 +124,7 @@ class CaCreation:
             await self._keys.discard(key.key_id, purpose=KeyPurpose.CA, caller=caller)
             raise
         try:
-            await self._store_ca(plan, authority, caller, now)
+            await self._store_ca(plan, authority, caller, now, demand)
         except (Conflict, Forbidden, NotFound, RuleViolation):
             # refused for sure; after any other failure the CA may be stored, and needs its key
             await self._keys.discard(key.key_id, purpose=KeyPurpose.CA, caller=caller)
@@ -122,7 +137,10 @@ class CaCreation:
         if await self._store.find_ca(ca_id) is not None:
             raise _exists()
         subject = name_of(request.subject)
-        roles = await self._roles(request, now)
+        if request.approvals is not None:
+            await self._desk.check_policy(request.approvals, at="approvals.")
+        basis: dict[str, str] = {}
+        roles = await self._roles(request, now, basis)
         parent = await self._parent(roles.parent_id, now)
         check_subject(subject, parent.name if parent else None)
         if request.key.key_id:
@@ -154,29 +172,36 @@ class CaCreation:
             not_before=start_for(parent.authority.certificate if parent else None, now),
             not_after=not_after,
             request=request,
+            basis=basis,
         )
 
-    async def _roles(self, request: CaRequest, now: datetime) -> ProfileRoles:
+    async def _roles(
+        self, request: CaRequest, now: datetime, basis: dict[str, str]
+    ) -> ProfileRoles:
+        """What the request's profiles mean; the digest of each that is read goes to `basis`."""
         own = request.own_profile
         if own is not None:
             check_profile(own, now)
         elif request.own_profile_id:
-            own = await self._profile(request.own_profile_id)
+            own = await self._profile(request.own_profile_id, basis)
         return roles_of_profiles(
             request,
             own=own,
-            either=await self._optional_profile(request.any_profile_id),
-            default=await self._optional_profile(request.profile_id),
+            either=await self._optional_profile(request.any_profile_id, basis),
+            default=await self._optional_profile(request.profile_id, basis),
             fallback_profile_id=self._default_profile_id,
         )
 
-    async def _optional_profile(self, profile_id: str) -> IssuanceProfile | None:
-        return await self._profile(profile_id) if profile_id else None
+    async def _optional_profile(
+        self, profile_id: str, basis: dict[str, str]
+    ) -> IssuanceProfile | None:
+        return await self._profile(profile_id, basis) if profile_id else None
 
-    async def _profile(self, profile_id: str) -> IssuanceProfile:
+    async def _profile(self, profile_id: str, basis: dict[str, str]) -> IssuanceProfile:
         profile = await self._store.find_profile(profile_id)
         if profile is None:
             raise profile_not_found()
+        basis |= basis_of(profile)
         return profile
 
     async def _parent(self, parent_id: str | None, now: datetime) -> Issuer | None:
@@ -207,8 +232,14 @@ class CaCreation:
         return _authority(plan, key, template, der, now)
 
     async def _store_ca(
-        self, plan: _Plan, authority: CertificationAuthority, caller: Caller, now: datetime
+        self,
+        plan: _Plan,
+        authority: CertificationAuthority,
+        caller: Caller,
+        now: datetime,
+        demand: Demand | None,
     ) -> None:
+        clearance = await self._desk.clearance(demand)
         async with self._store.unit() as transaction:
             if plan.parent is not None:
                 parent = await transaction.lock_ca(plan.parent.authority.id)
@@ -219,6 +250,9 @@ class CaCreation:
                     plan.parent.authority.certificate.serial_number
                 ):
                     raise Conflict("the parent CA was re-issued; try again", code="ca_changed")
+                await clearance.admit(
+                    transaction, Operation.CREATE_CHILD, policies_of([parent]), basis=plan.basis
+                )
             if authority.profile_id:
                 profile = await transaction.share_profile(authority.profile_id)
                 if profile is None or profile.sign_as_ca:
@@ -305,6 +339,7 @@ def _authority(
         profile_id=plan.roles.profile_id,
         created_at=now,
         metadata=users_own(request.metadata),
+        approvals=request.approvals,
         version=1,
     )
 

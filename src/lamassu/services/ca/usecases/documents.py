@@ -7,13 +7,17 @@ from datetime import datetime
 
 from lamassu.kernel.records import Json
 from lamassu.kernel.wire_text import format_time
-from lamassu.services.ca.contract import CertificationAuthority, certificate_document
+from lamassu.services.ca.contract import (
+    CertificationAuthority,
+    approval_policy_document,
+    certificate_document,
+)
 from lamassu.services.kms.contract import Engine
 
 
 def ca_document(authority: CertificationAuthority, now: datetime) -> dict[str, Json]:
-    """A CA as the wire has it."""
-    return {
+    """A CA as the wire has it; `approvals` only where it has such a policy."""
+    document: dict[str, Json] = {
         "id": authority.id,
         "certificate": certificate_document(authority.certificate, now),
         "serial_number": authority.certificate.serial_number,
@@ -22,6 +26,9 @@ def ca_document(authority: CertificationAuthority, now: datetime) -> dict[str, J
         "level": authority.level,
         "profile_id": authority.profile_id,
     }
+    if authority.approvals is not None:
+        document["approvals"] = approval_policy_document(authority.approvals)
+    return document
 
 
 def engine_document(engine: Engine) -> dict[str, Json]:

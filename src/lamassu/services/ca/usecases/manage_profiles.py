@@ -9,9 +9,17 @@ from uuid import uuid4
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.identity import Caller
-from lamassu.services.ca.contract import IssuanceProfile, profile_document
+from lamassu.services.ca.contract import (
+    Demand,
+    IssuanceProfile,
+    Operation,
+    profile_document,
+)
 from lamassu.services.ca.ports import CaStore
+from lamassu.services.ca.rules.approvals import weakened
 from lamassu.services.ca.rules.profiles import check_id, check_profile
+from lamassu.services.ca.usecases.approvals import ApprovalDesk
+from lamassu.services.ca.usecases.approvals.clearance import basis_of
 from lamassu.services.ca.usecases.documents import update_document
 from lamassu.services.ca.usecases.issuers import profile_not_found
 from lamassu.services.ca.usecases.trail import record
@@ -20,9 +28,10 @@ from lamassu.services.ca.usecases.trail import record
 class ProfileManagement:
     """Writes of profiles; every change counts the profile's version up."""
 
-    def __init__(self, *, store: CaStore, clock: Clock) -> None:
+    def __init__(self, *, store: CaStore, clock: Clock, desk: ApprovalDesk) -> None:
         self._store = store
         self._clock = clock
+        self._desk = desk
 
     async def create(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
         """Store a profile, under its id or a new one. Raises `Conflict`, `RuleViolation`."""
@@ -48,23 +57,38 @@ class ProfileManagement:
         return created
 
     async def update(
-        self, profile: IssuanceProfile, *, kept: Collection[str], caller: Caller
+        self,
+        profile: IssuanceProfile,
+        *,
+        kept: Collection[str],
+        caller: Caller,
+        demand: Demand | None = None,
     ) -> IssuanceProfile:
         """Replace a profile but for the fields `kept`, of which the client said nothing.
 
-        Raises `NotFound`, `RuleViolation`, `Conflict` when it would turn the default of a CA
-        into a profile for CAs (decision 16).
+        Where it would allow more, the approvers of the CAs have to agree whose default it is,
+        and of the one that it belongs to. Raises `NotFound`, `RuleViolation`, `Conflict` when it
+        would turn the default of a CA into a profile for CAs (decision 16), and as
+        `Clearance.admit`.
         """
+        clearance = await self._desk.clearance(demand)
         async with self._store.unit() as transaction:
             previous = await transaction.lock_profile(profile.id)
             if previous is None:
                 raise profile_not_found()
             profile = replace(profile, **{name: getattr(previous, name) for name in kept})
             check_profile(profile, self._clock.now())
-            if profile.sign_as_ca and not previous.sign_as_ca:
-                users = await transaction.cas_with_profile(profile.id)
-                if users:
-                    raise _in_use(users)
+            users = await transaction.cas_with_profile(profile.id)
+            if profile.sign_as_ca and not previous.sign_as_ca and users:
+                raise _in_use(users)
+            if weakened(previous, profile):
+                concerned = sorted({*users, *([previous.ca_id] if previous.ca_id else [])})
+                await clearance.admit(
+                    transaction,
+                    Operation.WEAKEN_PROFILE,
+                    await transaction.policies(concerned),
+                    basis=basis_of(previous),
+                )
             updated = replace(profile, version=previous.version + 1)
             await transaction.save_profile(updated)
             record(

@@ -10,10 +10,20 @@ from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.json_patch import Patch
-from lamassu.services.ca.contract import Certificate, CertificationAuthority, certificate_document
+from lamassu.services.ca.contract import (
+    ApprovalPolicy,
+    Certificate,
+    CertificationAuthority,
+    Demand,
+    Operation,
+    approval_policy_document,
+    certificate_document,
+)
 from lamassu.services.ca.ports import CaStore, CaTransaction
 from lamassu.services.ca.rules.metadata import patched
 from lamassu.services.ca.rules.profiles import check_for_end_entities
+from lamassu.services.ca.usecases.approvals import ApprovalDesk
+from lamassu.services.ca.usecases.approvals.clearance import basis_of, policies_of
 from lamassu.services.ca.usecases.documents import ca_document, update_document
 from lamassu.services.ca.usecases.issuers import (
     ca_not_found,
@@ -24,11 +34,12 @@ from lamassu.services.ca.usecases.trail import record
 
 
 class Amendments:
-    """Metadata and default profiles."""
+    """Metadata, default profiles, and who has to agree."""
 
-    def __init__(self, *, store: CaStore, clock: Clock) -> None:
+    def __init__(self, *, store: CaStore, clock: Clock, desk: ApprovalDesk) -> None:
         self._store = store
         self._clock = clock
+        self._desk = desk
 
     async def patch_ca_metadata(
         self, ca_id: str, patches: Sequence[Patch], *, caller: Caller
@@ -44,11 +55,13 @@ class Amendments:
         return updated
 
     async def change_profile(
-        self, ca_id: str, profile_id: str, *, caller: Caller
+        self, ca_id: str, profile_id: str, *, caller: Caller, demand: Demand | None = None
     ) -> CertificationAuthority:
-        """Set the default profile. Raises `NotFound` for either, `RuleViolation`, `Forbidden`."""
+        """Set the default profile. Raises `NotFound` for either, `RuleViolation`, `Forbidden`,
+        and as `Clearance.admit`."""
         if not profile_id:
             raise RuleViolation("struct validation error", code="missing_field", field="profile_id")
+        clearance = await self._desk.clearance(demand)
         async with self._store.unit() as transaction:
             previous = await transaction.lock_ca(ca_id)
             if previous is None:
@@ -57,8 +70,38 @@ class Amendments:
             if profile is None:
                 raise profile_not_found()
             check_for_end_entities(profile, ca_id)
+            await clearance.admit(
+                transaction,
+                Operation.CHANGE_PROFILE,
+                policies_of([previous]),
+                basis=basis_of(profile),
+            )
             updated = replace(previous, profile_id=profile_id, version=previous.version + 1)
             await self._save(transaction, "ca.profile.update", previous, updated, caller)
+        return updated
+
+    async def change_approvals(
+        self,
+        ca_id: str,
+        policy: ApprovalPolicy | None,
+        *,
+        caller: Caller,
+        demand: Demand | None = None,
+    ) -> CertificationAuthority:
+        """Set who has to agree, or nobody; by the rule that stands, those who had to until now
+        (security rule 7). Raises `NotFound`, `RuleViolation`, and as `Clearance.admit`."""
+        if policy is not None:
+            await self._desk.check_policy(policy)
+        clearance = await self._desk.clearance(demand)
+        async with self._store.unit() as transaction:
+            previous = await transaction.lock_ca(ca_id)
+            if previous is None:
+                raise ca_not_found()
+            if previous.approvals == policy:
+                return previous
+            await clearance.admit(transaction, Operation.CHANGE_APPROVALS, policies_of([previous]))
+            updated = replace(previous, approvals=policy, version=previous.version + 1)
+            await self._save(transaction, "ca.approvals.update", previous, updated, caller)
         return updated
 
     async def patch_certificate_metadata(
@@ -107,5 +150,10 @@ class Amendments:
             version=updated.version,
             data=update_document(ca_document(previous, now), ca_document(updated, now)),
             caller=caller,
-            detail={"profile_id": updated.profile_id},
+            detail={
+                "profile_id": updated.profile_id,
+                "approvals": approval_policy_document(updated.approvals)
+                if updated.approvals
+                else None,
+            },
         )
