@@ -94,6 +94,7 @@ class Server:
     process: subprocess.Popen[bytes] | None = None
     environment: dict[str, str] = field(default_factory=dict)
     services: Sequence[str] = ()
+    options: Sequence[str] = ()
     prefix: Sequence[str] = ()
     database: str | None = None  # a PostgreSQL URL; the embedded database if absent
 
@@ -116,6 +117,7 @@ class Server:
         command += ["--internal-port", str(self.internal_port)]
         for service in self.services:
             command += ["--service", service]
+        command += self.options
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

@@ -27,6 +27,13 @@ def serve(
     service: Annotated[
         list[str] | None, typer.Option(help="Start only this service (repeatable).")
     ] = None,
+    without_lost_keys: Annotated[
+        bool,
+        typer.Option(
+            "--without-lost-keys",
+            help="Start although keys of CAs are lost for good, to revoke what they signed for.",
+        ),
+    ] = False,
 ) -> None:
     """Start the platform, or only the services that are named, until SIGTERM or Ctrl-C.
 
@@ -37,13 +44,17 @@ def serve(
     overrides = wiring.Listen(
         host=host, port=port, http_port=http_port, internal_port=internal_port
     )
-    run(_serve(directory, overrides, tuple(service or ())))
+    run(_serve(directory, overrides, tuple(service or ()), without_lost_keys))
 
 
-async def _serve(directory: Path, listen: wiring.Listen, services: tuple[str, ...]) -> None:
+async def _serve(
+    directory: Path, listen: wiring.Listen, services: tuple[str, ...], without_lost_keys: bool
+) -> None:
     stopping = stop_signal()
     async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(wiring.serving(directory, listen, services))
+        running = await stack.enter_async_context(
+            wiring.serving(directory, listen, services, without_lost_keys=without_lost_keys)
+        )
         tune_interpreter()
         for line in running.addresses():
             out.print(line)

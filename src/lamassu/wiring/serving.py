@@ -24,6 +24,7 @@ from lamassu.services.access.contract import Mode
 from lamassu.wiring.edge import serving_edge
 from lamassu.wiring.jobs import running_jobs
 from lamassu.wiring.listening import Listen, Running, chosen, server_files, tls_policy
+from lamassu.wiring.needed_keys import check_needed_keys
 from lamassu.wiring.platform import BOOKMARK_KEY, Platform, opened
 from lamassu.wiring.routes import internal_mounts, public_mounts, validation_mounts
 
@@ -35,11 +36,12 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def serving(
-    directory: Path, listen: Listen, services: Sequence[str]
+    directory: Path, listen: Listen, services: Sequence[str], *, without_lost_keys: bool = False
 ) -> AsyncIterator[Running]:
     """Serve an installation, or with `services` of `est` alone an edge, until the end.
 
-    Raises a `LamassuError` that says what to do when it cannot start.
+    `without_lost_keys` starts although keys are missing. Raises a `LamassuError` that says what
+    to do when it cannot start.
     """
     forbid_core_dumps()
     raise_open_file_limit(OPEN_FILES)
@@ -54,7 +56,7 @@ async def serving(
         async with serving_edge(directory, listen) as running:
             yield running
     elif not services or set(services) == set(SERVICES):
-        async with _serving_platform(directory, listen) as running:
+        async with _serving_platform(directory, listen, without_lost_keys) as running:
             yield running
     else:
         raise RuleViolation(
@@ -66,7 +68,9 @@ async def serving(
 
 
 @asynccontextmanager
-async def _serving_platform(directory: Path, listen: Listen) -> AsyncIterator[Running]:
+async def _serving_platform(
+    directory: Path, listen: Listen, without_lost_keys: bool
+) -> AsyncIterator[Running]:
     settings = load(Installation(directory).config)
     if settings.est is not None:
         raise RuleViolation(
@@ -82,6 +86,7 @@ async def _serving_platform(directory: Path, listen: Listen) -> AsyncIterator[Ru
         if platform.mode is Mode.PRODUCTION:
             for leftover in await platform.access.leftovers_of_development():
                 log.warning("leftover_of_development", text=leftover)
+        await check_needed_keys(platform, without_lost=without_lost_keys)
         running = Running()
         listeners = await _listeners(platform, listen, running)
         await platform.bus.start()

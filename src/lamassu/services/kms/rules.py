@@ -19,6 +19,7 @@ from lamassu.services.kms.contract import (
 from lamassu.services.kms.model import SCHEMES, SignatureScheme
 
 API_PURPOSES = (KeyPurpose.CA, KeyPurpose.GENERAL)
+OWN_PURPOSES = (KeyPurpose.PLATFORM, KeyPurpose.RESPONDER)
 BINDINGS_KEY = "lamassu.io/kms/binded-resources"
 NAME_LENGTH_MAX = 255
 ALIASES_MAX = 64

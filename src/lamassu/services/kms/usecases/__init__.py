@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
@@ -30,6 +31,7 @@ from lamassu.services.kms.usecases.describe_key import Change, describe_key
 from lamassu.services.kms.usecases.engines import EngineDirectory
 from lamassu.services.kms.usecases.export_key import export_key
 from lamassu.services.kms.usecases.find_key import find_key, get_visible_key
+from lamassu.services.kms.usecases.find_lost_keys import KeySearch, find_lost_keys
 from lamassu.services.kms.usecases.guard import EngineMeter
 from lamassu.services.kms.usecases.make_key import make_key
 from lamassu.services.kms.usecases.sign_message import Message, sign_message
@@ -39,6 +41,7 @@ from lamassu.services.kms.usecases.verify_message import verify_message
 T = TypeVar("T")
 
 KEYS_REMEMBERED = 4096
+LISTED_AT_ONCE = 1000
 
 
 class KmsService:
@@ -155,6 +158,18 @@ class KmsService:
             engines=self._engines,
             storage=self._storage,
         )
+
+    async def find_lost(self, needed: Collection[str]) -> KeySearch:
+        """Which of these keys, of the responders' and of the platform's are not where they
+        should be."""
+        keys = [key for each in needed if (key := await self._storage.find(each)) is not None]
+        query = ListQuery(page_size=LISTED_AT_ONCE)
+        while True:
+            page = await self._storage.list(query, purposes=rules.OWN_PURPOSES)
+            keys.extend(page.items)
+            if page.after is None:
+                return await find_lost_keys(keys, engines=self._engines)
+            query = replace(query, after=page.after)
 
     async def default_gives_out_keys(self) -> bool:
         """Whether a key of the default engine could leave it at all: an HSM's stays."""

@@ -1,0 +1,67 @@
+"""Ask the engines for keys that must be there, before anybody counts on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from lamassu.kernel.errors import Unavailable
+from lamassu.services.kms.contract import Key
+from lamassu.services.kms.ports import EngineDown
+from lamassu.services.kms.usecases.engines import EngineDirectory
+
+AT_ONCE = 16
+
+
+@dataclass(slots=True)
+class KeySearch:
+    """What was found missing, and of what nothing is known."""
+
+    lost: list[Key] = field(default_factory=list)
+    doubts: dict[str, str] = field(default_factory=dict)
+    """By engine or key: why it was not asked, or cannot be used."""
+
+
+async def find_lost_keys(keys: Iterable[Key], *, engines: EngineDirectory) -> KeySearch:
+    """Those of the keys that their engine answers it does not have.
+
+    An engine that does not answer is asked no more: that it is away says nothing of its keys.
+    """
+    by_engine: dict[str, list[Key]] = {}
+    for key in keys:
+        by_engine.setdefault(key.engine_id, []).append(key)
+    search = KeySearch()
+    await asyncio.gather(
+        *(_search_engine(engine_id, held, search, engines) for engine_id, held in by_engine.items())
+    )
+    search.lost.sort(key=lambda key: (key.engine_id, key.name))
+    return search
+
+
+async def _search_engine(
+    engine_id: str, held: Sequence[Key], search: KeySearch, engines: EngineDirectory
+) -> None:
+    try:
+        engine = engines.holding(engine_id)
+        await engine.check()
+    except Unavailable as away:
+        search.doubts[engine_id] = away.text
+        return
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(key: Key) -> None:
+        async with turn:
+            if engine_id in search.doubts:
+                return
+            try:
+                await engine.public_key(key.key_id, purpose=key.purpose)
+            except EngineDown as away:
+                search.doubts[engine_id] = away.text
+            except Unavailable as fault:
+                if fault.code == "key_lost":
+                    search.lost.append(key)
+                else:
+                    search.doubts[key.key_id] = fault.text
+
+    await asyncio.gather(*map(ask, held))
