@@ -18,6 +18,7 @@ from lamassu.services.ca.contract import (
     RevokedEntry,
     Vote,
 )
+from lamassu.services.ca.contract.external import AwaitedCa
 from lamassu.services.ca.model import (
     CascadeJob,
     CaStats,
@@ -132,6 +133,18 @@ class CaTransaction(Protocol):
         """Mark a cascade as done."""
         ...
 
+    async def insert_awaited(self, awaited: AwaitedCa) -> None:
+        """Store a CA that waits for its certificate. Raises `Conflict` if the id is taken."""
+        ...
+
+    async def lock_awaited(self, ca_id: str) -> AwaitedCa | None:
+        """A CA that waits, which this transaction alone may end; locked after CAs."""
+        ...
+
+    async def delete_awaited(self, ca_id: str) -> None:
+        """It waits no longer."""
+        ...
+
     async def insert_approval(self, approval: Approval) -> None:
         """Store a request that waits."""
         ...
@@ -207,6 +220,12 @@ class CaStore(Protocol):
     async def unreconciled(self, *, older_than: datetime, limit: int) -> Sequence[Certificate]: ...
 
     async def find_job(self, job_id: str) -> CascadeJob | None: ...
+
+    async def find_awaited(self, ca_id: str) -> AwaitedCa | None: ...
+
+    async def all_awaited(self) -> Sequence[AwaitedCa]:
+        """CAs that wait for their certificate, the oldest first."""
+        ...
 
     async def find_approval(self, approval_id: str) -> Approval | None: ...
 

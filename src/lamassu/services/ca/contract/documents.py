@@ -154,9 +154,9 @@ def validity_document(validity: Validity) -> dict[str, Json]:
     return document
 
 
-def pem_text(der: bytes) -> str:
+def pem_text(der: bytes, label: str = "CERTIFICATE") -> str:
     """A certificate as JSON carries it: base64 of its PEM."""
-    return base64.b64encode(pem_of(der)).decode("ascii")
+    return base64.b64encode(pem_of(der, label)).decode("ascii")
 
 
 def _sizes(sizes: Sequence[int] | None) -> Json:

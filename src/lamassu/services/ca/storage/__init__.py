@@ -28,8 +28,10 @@ from lamassu.services.ca.contract import (
     RevokedEntry,
 )
 from lamassu.services.ca.contract.approvals import OPEN
+from lamassu.services.ca.contract.external import AwaitedCa
 from lamassu.services.ca.model import CascadeJob, CaStats, CertificateScope, StandingRow
 from lamassu.services.ca.ports import CaTransaction
+from lamassu.services.ca.storage.awaited import awaited_in, awaited_of
 from lamassu.services.ca.storage.rows import (
     CERTIFICATE_COLUMNS,
     authority_of,
@@ -38,7 +40,7 @@ from lamassu.services.ca.storage.rows import (
     policy_of,
     profile_of,
 )
-from lamassu.services.ca.storage.tables import approvals, cas, certificates, jobs, profiles
+from lamassu.services.ca.storage.tables import approvals, awaited, cas, certificates, jobs, profiles
 from lamassu.services.ca.storage.transaction import (
     AUTHORITIES,
     SqlCaTransaction,
@@ -235,6 +237,18 @@ class CaStorage:
         async with self._database.reading(SERVICE) as connection:
             row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).first()
         return None if row is None else job_of(row)
+
+    # --- CAs that wait for their certificate -----------------------------------------------
+
+    async def find_awaited(self, ca_id: str) -> AwaitedCa | None:
+        async with self._database.reading(SERVICE) as connection:
+            query = select(awaited).where(awaited.c.id == ca_id)
+            row = (await connection.execute(query)).first()
+        return None if row is None else awaited_of(row)
+
+    async def all_awaited(self) -> Sequence[AwaitedCa]:
+        async with self._database.reading(SERVICE) as connection:
+            return await awaited_in(connection)
 
     # --- approvals --------------------------------------------------------------------------
 

@@ -102,6 +102,22 @@ jobs = Table(
     Index("ix_ca_jobs_status", "status", "created_at"),
 )
 
+awaited = Table(
+    "ca_awaited",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("csr", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("key_algorithm", Text, nullable=False),
+    Column("key_size", Integer, nullable=False),
+    Column("engine_id", Text, nullable=False),
+    Column("subject", JsonDocument, nullable=False),
+    Column("root_id", Text, nullable=False),
+    Column("profile_id", Text, nullable=False),
+    Column("metadata", JsonDocument, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
 approvals = Table(
     "ca_approvals",
     metadata,

@@ -24,6 +24,7 @@ from lamassu.services.ca.contract import (
     Vote,
 )
 from lamassu.services.ca.contract.approvals import OPEN
+from lamassu.services.ca.contract.external import AwaitedCa
 from lamassu.services.ca.model import (
     CascadeJob,
     IssuerVersions,
@@ -31,6 +32,7 @@ from lamassu.services.ca.model import (
     LockedCertificate,
     NewCertificate,
 )
+from lamassu.services.ca.storage.awaited import awaited_of, values_of_awaited
 from lamassu.services.ca.storage.rows import (
     CA_COLUMNS,
     CERTIFICATE_COLUMNS,
@@ -54,6 +56,7 @@ from lamassu.services.ca.storage.rows import (
 from lamassu.services.ca.storage.tables import (
     approval_votes,
     approvals,
+    awaited,
     cas,
     certificates,
     jobs,
@@ -258,6 +261,20 @@ class SqlCaTransaction(ServiceUnit):
         )
 
     # --- approvals --------------------------------------------------------------------------
+
+    async def insert_awaited(self, ca: AwaitedCa) -> None:
+        try:
+            await self._connection.execute(insert(awaited).values(values_of_awaited(ca)))
+        except IntegrityError:
+            raise Conflict("the CA exists already", code="already_exists") from None
+
+    async def lock_awaited(self, ca_id: str) -> AwaitedCa | None:
+        query = select(awaited).where(awaited.c.id == ca_id).with_for_update()
+        row = (await self._connection.execute(query)).first()
+        return None if row is None else awaited_of(row)
+
+    async def delete_awaited(self, ca_id: str) -> None:
+        await self._connection.execute(delete(awaited).where(awaited.c.id == ca_id))
 
     async def insert_approval(self, approval: Approval) -> None:
         await self._connection.execute(insert(approvals).values(values_of_approval(approval)))
