@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,10 +17,17 @@ app = typer.Typer(no_args_is_help=True, help="Judge and show the configuration."
 
 
 @app.command()
-def check(directory: Directory = DEFAULT_DIRECTORY) -> None:
+def check(
+    directory: Directory = DEFAULT_DIRECTORY,
+    live: Annotated[
+        bool, typer.Option("--live", help="Also ask every crypto engine for a little work.")
+    ] = False,
+) -> None:
     """Name every fault, and every section that is not in effect yet.
 
     Example: lamassu config check --dir var
+
+    Example: lamassu config check --dir var --live
     """
     try:
         settings = load(Installation(directory).config)
@@ -31,7 +39,19 @@ def check(directory: Directory = DEFAULT_DIRECTORY) -> None:
             check_start(settings, directory)
     except LamassuError as error:
         fail(error.text)
+    if live and settings.est is None:
+        _check_engines(directory)
     out.print(f"{Installation(directory).config} can start")
+
+
+def _check_engines(directory: Path) -> None:
+    with out.status("asking the crypto engines"):
+        engines = run(wiring.engine_health(directory))
+    for engine in engines:
+        state = engine.problem or "can be used"
+        out.print(f"engine {engine.engine_id}: {state}", markup=False)
+    if not all(engine.healthy for engine in engines):
+        fail("not every crypto engine can be used")
 
 
 @app.command()

@@ -9,6 +9,7 @@ from lamassu.platform.config import load
 from lamassu.platform.database import SERVICES, migrate
 from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import JournalReport, verify_journal
+from lamassu.wiring.engines import engine_health
 from lamassu.wiring.founding import KeyType
 from lamassu.wiring.installing import Plan, install, store_credential
 from lamassu.wiring.listening import Listen, Running
@@ -23,6 +24,7 @@ __all__ = [
     "Platform",
     "RootKeyPlaces",
     "Running",
+    "engine_health",
     "install",
     "lower_mode",
     "migrate_database",

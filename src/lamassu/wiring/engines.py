@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from lamassu.kernel.errors import NotFound, RuleViolation
-from lamassu.platform.config import Settings
+from lamassu.platform.config import Settings, load
 from lamassu.platform.config.settings import SoftwareEngine as SoftwareSection
 from lamassu.platform.installation import Installation
+from lamassu.services.kms.contract import EngineHealth
 from lamassu.services.kms.engines.software import SoftwareEngine
 from lamassu.services.kms.ports import CryptoEngine
+from lamassu.services.kms.usecases.engines import EngineDirectory
+
+
+async def engine_health(directory: Path) -> Sequence[EngineHealth]:
+    """How each configured engine is, without a database; nothing is kept open.
+
+    Raises a `LamassuError` that says what to do where an engine cannot even be constructed.
+    """
+    installation = Installation(directory)
+    settings = load(installation.config)
+    engines = EngineDirectory(
+        await asyncio.to_thread(open_engines, installation, settings),
+        default_id=settings.crypto_engines.chosen_id,
+    )
+    try:
+        return await engines.health()
+    finally:
+        for engine in engines:
+            await engine.close()
 
 
 def open_engines(installation: Installation, settings: Settings) -> list[CryptoEngine]:

@@ -18,6 +18,7 @@ from lamassu.platform.database import SERVICES, Database, RecordWriter
 from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import EventBus
 from lamassu.platform.security.process import forbid_core_dumps
+from lamassu.platform.telemetry.metrics import Metrics
 from lamassu.services.access.contract import ADMIN_LIFETIME, Mode
 from lamassu.services.access.storage import AccessStorage, HostFiles
 from lamassu.services.access.usecases import AccessService
@@ -61,6 +62,7 @@ class Platform:
     devices: DeviceService
     dms: DmsService
     alerts: AlertsService
+    metrics: Metrics
 
     @property
     def admin_lifetime(self) -> timedelta:
@@ -133,7 +135,8 @@ def _access(settings: Settings, database: Database, kms: KmsService) -> AccessSe
 
 async def _connect(installation: Installation, settings: Settings, database: Database) -> Platform:
     clock = SystemClock()
-    kms = await _open_kms(installation, settings, database)
+    metrics = Metrics()
+    kms = await _open_kms(installation, settings, database, metrics)
     access = _access(settings, database, kms)
     mode = await access.settle_mode(Mode(settings.mode), caller=START)
     ca = CaService(
@@ -178,6 +181,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         devices=devices,
         dms=dms,
         alerts=alerts,
+        metrics=metrics,
     )
 
 
@@ -188,7 +192,10 @@ def url_hosts(urls: Sequence[str]) -> frozenset[str]:
 
 
 async def _open_kms(
-    installation: Installation, settings: Settings, database: Database
+    installation: Installation,
+    settings: Settings,
+    database: Database,
+    metrics: Metrics | None = None,
 ) -> KmsService:
     """Opening a keystore takes long on purpose, so it leaves the loop."""
     forbid_core_dumps()
@@ -197,6 +204,7 @@ async def _open_kms(
         default_engine_id=settings.crypto_engines.chosen_id,
         storage=KmsStorage(database),
         clock=SystemClock(),
+        meter=None if metrics is None else metrics.engines,
     )
     await kms.start()
     return kms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -13,6 +14,7 @@ from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.config import load, warnings
 from lamassu.platform.http import Application, build_app, nobody
 from lamassu.platform.http.health import Check
+from lamassu.platform.http.metrics import metrics_mount
 from lamassu.platform.http.server import Listener, start
 from lamassu.platform.installation import Installation
 from lamassu.platform.security.process import forbid_core_dumps, raise_open_file_limit
@@ -83,6 +85,7 @@ async def _serving_platform(
     async with AsyncExitStack() as stack:
         stack.enter_context(Installation(directory).served_alone())
         platform = await stack.enter_async_context(opened(directory))
+        await _refuse_misconfigured_engines(platform)
         if platform.mode is Mode.PRODUCTION:
             for leftover in await platform.access.leftovers_of_development():
                 log.warning("leftover_of_development", text=leftover)
@@ -104,12 +107,13 @@ def applications(platform: Platform, running: Running) -> Mapping[str, Applicati
     bookmark_key = platform.installation.secret(BOOKMARK_KEY)
     return {
         "https": build_app(
-            public_mounts(platform),
+            [*public_mounts(platform), metrics_mount(platform.metrics, platform.kms.health)],
             authenticate=platform.access.authenticate,
             public_hosts=settings.server.public_urls,
             bookmark_key=bookmark_key,
             mode=platform.mode.value,
             checks=_checks(platform, running),
+            lesser_checks=_lesser_checks(platform),
             documented=True,
             certificate_required=settings.http.client_auth.required,
         ),
@@ -158,8 +162,7 @@ def _checks(platform: Platform, running: Running) -> Mapping[str, Check]:
     """What readiness asks: database, keys, relay and listeners as they really are."""
 
     async def keys() -> None:
-        if not await platform.kms.healthy():
-            raise Unavailable("the default crypto engine cannot be used")
+        await platform.kms.check_engine(platform.settings.crypto_engines.chosen_id)
 
     async def listeners() -> None:
         down = [name for name, one in running.listeners.items() if not one.listening]
@@ -172,3 +175,32 @@ def _checks(platform: Platform, running: Running) -> Mapping[str, Check]:
         "relay": platform.bus.check,
         "listeners": listeners,
     }
+
+
+def _lesser_checks(platform: Platform) -> Mapping[str, Check]:
+    """The engines beside the default one: while one is out, all that needs no key of it works."""
+    engines = platform.settings.crypto_engines
+    return {
+        f"engine {engine_id}": partial(platform.kms.check_engine, engine_id)
+        for engine_id in engines.ids
+        if engine_id != engines.chosen_id
+    }
+
+
+async def _refuse_misconfigured_engines(platform: Platform) -> None:
+    """An engine that will never work as it is configured is told now, not at the first key.
+
+    One that is merely out of reach is not waited for: readiness tells of it. Raises
+    `RuleViolation` (`engine_misconfigured`).
+    """
+    health = await platform.kms.health()
+    for engine in health:
+        if engine.problem and not engine.misconfigured:
+            log.warning("engine_unusable", engine=engine.engine_id, reason=engine.problem)
+    wrong = [f"  {one.engine_id}: {one.problem}" for one in health if one.misconfigured]
+    if wrong:
+        raise RuleViolation(
+            "crypto engines cannot work as they are configured:\n" + "\n".join(wrong),
+            code="engine_misconfigured",
+            field="crypto_engines",
+        )

@@ -448,7 +448,8 @@ async def test_live_and_ready_need_no_certificate(client: Client) -> None:
 async def test_what_is_not_ready_is_told_to_principals_only(
     build: Callable[..., Application],
 ) -> None:
-    client = Client(build(checks={"keys": passes, "database": fails, "relay": breaks}))
+    checks = {"keys": passes, "database": fails, "relay": breaks}
+    client = Client(build(checks=checks, lesser_checks={"engine hsm": fails}))
 
     stranger = await client("GET", "/health/ready", peer=STRANGER)
     revoked = await client("GET", "/health/ready", peer=REVOKED)
@@ -456,7 +457,29 @@ async def test_what_is_not_ready_is_told_to_principals_only(
 
     assert (stranger.status_code, stranger.json()) == (503, {"status": "unready"})
     assert revoked.json() == {"status": "unready"}
-    assert admin.json() == {"status": "unready", "failing": ["database", "relay"]}
+    reasons = {
+        "database": "the database is away",
+        "relay": "it failed; the log says how",
+        "engine hsm": "the database is away",
+    }
+    assert admin.json() == {
+        "status": "unready",
+        "failing": ["database", "relay"],
+        "reasons": reasons,
+    }
+
+
+async def test_a_lesser_check_that_fails_is_told_and_leaves_the_rest_ready(
+    build: Callable[..., Application],
+) -> None:
+    client = Client(build(checks={"keys": passes}, lesser_checks={"engine hsm": fails}))
+
+    stranger = await client("GET", "/health/ready", peer=STRANGER)
+    admin = await client("GET", "/health/ready", peer=ADMIN)
+
+    assert (stranger.status_code, stranger.json()) == (200, {"status": "ready"})
+    assert admin.status_code == 200
+    assert admin.json()["reasons"] == {"engine hsm": "the database is away"}
 
 
 async def test_a_check_that_does_not_end_is_waited_for_briefly_and_run_once(

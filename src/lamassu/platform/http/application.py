@@ -63,6 +63,7 @@ def build_app(
     body_limit: int = DEFAULT_BODY_LIMIT,
     read_timeout: float = DEFAULT_READ_TIMEOUT,
     checks: Mapping[str, Check] | None = None,
+    lesser_checks: Mapping[str, Check] | None = None,
     documented: bool = False,
     certificate_required: bool = False,
     access_log: bool = False,
@@ -71,7 +72,8 @@ def build_app(
 
     `public_hosts` as in `Origins`; `body_limit` in bytes, `read_timeout` in seconds. With
     `checks` it serves `/health/live` and `/health/ready`, and `GET <prefix>/health` for each
-    mount under `/api/`. `documented` adds the API description, public in development mode only.
+    mount under `/api/`; `lesser_checks` are told there and make nothing unready. `documented`
+    adds the API description, public in development mode only.
     `certificate_required` closes even the public routes under `/api/` to whoever shows no
     client certificate (decision 2).
     Raises `ValueError` for a route that breaks the rules of the table.
@@ -83,7 +85,7 @@ def build_app(
         api = [mount for mount in mounts if mount.prefix.startswith(API_PREFIX)]
         services = {mount.prefix: mount.service for mount in reversed(api)}
         all_mounts += [Mount(prefix, service, [health]) for prefix, service in services.items()]
-        all_mounts.append(health_mount(checks, authenticate))
+        all_mounts.append(health_mount(checks, authenticate, lesser=lesser_checks))
     table = RouteTable(all_mounts)
     if documented:
         docs = documentation_mount(table, public=mode == "development")

@@ -20,6 +20,8 @@ Check = Callable[[], Awaitable[None]]
 
 PATIENCE = 4.0  # seconds for each check: who asks gives up soon, and slow is not well
 
+SLOW = "it does not end"
+
 _log = structlog.get_logger(__name__)
 
 
@@ -41,19 +43,28 @@ def original_health_route() -> Route:
 def health_mount(
     checks: Mapping[str, Check],
     authenticate: Callable[[Peer], Awaitable[Principal | None]],
+    *,
+    lesser: Mapping[str, Check] | None = None,
 ) -> Mount:
-    """`/health/live` and `/health/ready`; a principal is told which checks fail."""
+    """`/health/live` and `/health/ready`; a principal is told which checks fail, and why.
+
+    `lesser` checks are told too, but what they watch does not keep the rest from being served.
+    """
     watches = [_Watch(name, check) for name, check in checks.items()]
+    lesser_watches = [_Watch(name, check) for name, check in (lesser or {}).items()]
 
     async def live(call: Call) -> Response:
         return json_answer({"status": "live"})
 
     async def ready(call: Call) -> Response:
-        passed = await asyncio.gather(*(watch.passes() for watch in watches))
-        failing = [one.name for one, well in zip(watches, passed, strict=True) if not well]
+        watched = [*watches, *lesser_watches]
+        reasons = await asyncio.gather(*(watch.fault() for watch in watched))
+        faults = {one.name: why for one, why in zip(watched, reasons, strict=True) if why}
+        failing = [one.name for one in watches if one.name in faults]
         answer: dict[str, object] = {"status": "unready" if failing else "ready"}
-        if failing and await _is_principal(call.peer, authenticate):
+        if faults and await _is_principal(call.peer, authenticate):
             answer["failing"] = failing
+            answer["reasons"] = faults
         return json_answer(answer, status=503 if failing else 200)
 
     return Mount(
@@ -84,30 +95,30 @@ class _Watch:
     def __init__(self, name: str, check: Check) -> None:
         self.name = name
         self._check = check
-        self._run: asyncio.Task[bool] | None = None
+        self._run: asyncio.Task[str] | None = None
 
-    async def passes(self) -> bool:
-        """Whether it passes, and within `PATIENCE`."""
+    async def fault(self) -> str:
+        """Why it does not pass, or not within `PATIENCE`; empty if it does."""
         if self._run is None or self._run.done():
-            self._run = asyncio.create_task(_passes(self.name, self._check))
+            self._run = asyncio.create_task(_fault(self.name, self._check))
         # not cancelled when time is up: a database's driver would make us wait for that
         ended, _ = await asyncio.wait({self._run}, timeout=PATIENCE)
         if not ended:
-            _log.warning("readiness_check_failed", check=self.name, reason="it does not end")
-            return False
+            _log.warning("readiness_check_failed", check=self.name, reason=SLOW)
+            return SLOW
         return self._run.result()
 
 
-async def _passes(name: str, check: Check) -> bool:
+async def _fault(name: str, check: Check) -> str:
     try:
         await check()
     except LamassuError as error:
         _log.warning("readiness_check_failed", check=name, reason=error.text)
-        return False
+        return error.text
     except Exception:  # noqa: BLE001 - whatever breaks a check, the answer is "unready"
         _log.error("readiness_check_failed", check=name, traceback=traceback.format_exc())
-        return False
-    return True
+        return "it failed; the log says how"
+    return ""
 
 
 async def _is_principal(

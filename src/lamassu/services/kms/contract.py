@@ -90,12 +90,13 @@ class Engine:
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
     """`problem` is empty when the engine can be used; else why not and what to do, for people,
-    and `code` says the same for programs."""
+    and `code` says the same for programs. `misconfigured`: waiting will not help."""
 
     engine_id: str
     default: bool
     problem: str = ""
     code: str = ""
+    misconfigured: bool = False
 
     @property
     def healthy(self) -> bool:

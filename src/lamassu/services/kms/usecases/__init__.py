@@ -178,6 +178,10 @@ class KmsService:
     async def healthy(self) -> bool:
         return all(engine.healthy for engine in await self._engines.health() if engine.default)
 
+    async def check_engine(self, engine_id: str) -> None:
+        """Ask one engine for a little work. Raises `Unavailable` that says what is wrong."""
+        await self._engines.holding(engine_id).check()
+
     async def health(self) -> Sequence[EngineHealth]:
         return await self._engines.health()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lamassu.kernel.errors import LamassuError, RuleViolation, Unavailable
 from lamassu.services.kms.contract import Engine, EngineHealth
-from lamassu.services.kms.ports import CryptoEngine
+from lamassu.services.kms.ports import CryptoEngine, EngineRefused
 from lamassu.services.kms.usecases.guard import EngineMeter, GuardedEngine
 
 
@@ -73,5 +73,6 @@ class EngineDirectory:
         try:
             await engine.check()
         except LamassuError as error:
-            return EngineHealth(engine.id, default, error.text, error.code)
+            refused = isinstance(error, EngineRefused)
+            return EngineHealth(engine.id, default, error.text, error.code, refused)
         return EngineHealth(engine.id, default)

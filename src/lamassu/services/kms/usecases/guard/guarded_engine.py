@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from lamassu.kernel.errors import RuleViolation, Unavailable
+from lamassu.kernel.errors import LamassuError, RuleViolation, Unavailable
 from lamassu.services.kms.contract import Engine, KeyPurpose, KeySpec
 from lamassu.services.kms.model import MadeKey, PrivateKey
 from lamassu.services.kms.ports import (
@@ -144,7 +144,12 @@ class GuardedEngine:
         While the breaker is open this does not wait for its pause: what it finds, it tells the
         breaker, so that an engine that came back is used at once.
         """
-        await self._attempt(Operation.CHECK, self._engine.check)
+        try:
+            await self._attempt(Operation.CHECK, self._engine.check)
+        except EngineDown:
+            self._meter.usable(self._id, False)
+            raise
+        self._meter.usable(self._id, True)
 
     async def close(self) -> None:
         """Let running work finish, for a few seconds, and let go of everything."""
@@ -187,6 +192,10 @@ class GuardedEngine:
             self._observe(operation, Outcome.REFUSED if failed else Outcome.FAILED, started)
             if not failed:
                 self._up()
+            raise
+        except LamassuError:
+            self._observe(operation, Outcome.FAILED, started)
+            self._up()
             raise
         self._observe(operation, Outcome.DONE, started)
         self._up()
