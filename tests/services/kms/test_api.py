@@ -52,7 +52,7 @@ async def test_a_key_is_made_read_and_deleted(api: httpx.AsyncClient) -> None:
 
     assert set(key) == {
         *("pkcs11_uri", "key_id", "name", "aliases", "engine_id", "has_private_key"),
-        *("algorithm", "size", "public_key", "creation_ts", "tags", "metadata"),
+        *("algorithm", "size", "public_key", "creation_ts", "tags", "metadata", "origin"),
     }
     assert key["pkcs11_uri"] == f"pkcs11:token-id=software;id={key['key_id']};type=private"
     assert load_pem_public_key(base64.b64decode(str(key["public_key"])))

@@ -34,6 +34,14 @@ class KeyAlgorithm(StrEnum):
     ML_DSA = "ML-DSA"
 
 
+class KeyOrigin(StrEnum):
+    """Where the private key was before it was here."""
+
+    GENERATED = "generated"  # nowhere: its engine made it
+    IMPORTED = "imported"  # a caller of the API sent it
+    ADOPTED = "adopted"  # in its engine, unknown to the KMS, until an operator took it over
+
+
 class MessageType(StrEnum):
     """`raw`: the engine side hashes; `hash`: the message is the digest."""
 
@@ -51,6 +59,14 @@ class KeySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Binding:
+    """A thing that needs a key, so that the key cannot be deleted: ("certificate", serial)."""
+
+    resource_type: str
+    resource_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """A key as the KMS knows it; `key_id` is the lower-case hex SHA-256 of its SPKI DER."""
 
@@ -65,6 +81,8 @@ class Key:
     tags: Sequence[str] = ()
     metadata: Mapping[str, Json] = field(default_factory=dict)
     has_signed: bool = False  # a caller of the API ever had it sign (security rule 9)
+    origin: KeyOrigin = KeyOrigin.GENERATED
+    bindings: Sequence[Binding] = ()
     version: int = 0
 
 
@@ -85,6 +103,23 @@ class Engine:
     supported: Mapping[KeyAlgorithm, Sequence[int]]
     metadata: Mapping[str, Json] = field(default_factory=dict)
     for_ca_keys: bool = True
+
+
+def engine_document(engine: Engine) -> dict[str, Json]:
+    """The wire's Engine, as the KMS and the CA show it (decision 12)."""
+    return {
+        "type": engine.type,
+        "security_level": engine.security_level,
+        "provider": engine.provider,
+        "name": engine.name,
+        "metadata": dict(engine.metadata),
+        "supported_key_types": [
+            {"type": algorithm.value, "sizes": list(sizes)}
+            for algorithm, sizes in engine.supported.items()
+        ],
+        "id": engine.id,
+        "default": engine.default,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +157,8 @@ class Keys(Protocol):
     ) -> Key:
         """Make a key in an engine (the default one if none is named).
 
-        Raises `RuleViolation` for an unknown engine or a spec that it cannot make,
+        Raises `RuleViolation` for an unknown engine, a spec that it cannot make, or (in
+        production) a CA key in an engine that is not for those (`engine_not_for_ca_keys`),
         before anything is written.
         """
         ...
@@ -189,8 +225,22 @@ class Keys(Protocol):
         """Whether `signature` is this key's over `message`."""
         ...
 
+    async def bind(self, key_id: str, binding: Binding, *, caller: Caller) -> None:
+        """Note that something needs this key, which cannot be deleted from then on.
+
+        Idempotent. Shown in the key's metadata (decision 11). Raises `NotFound`.
+        """
+        ...
+
+    async def unbind(self, key_id: str, binding: Binding, *, caller: Caller) -> None:
+        """Note that it no longer needs the key. Idempotent; unknown keys are ignored."""
+        ...
+
     async def discard(self, key_id: str, *, purpose: KeyPurpose, caller: Caller) -> None:
-        """Delete a key that was made and not used after all. Unknown keys are ignored."""
+        """Delete a key that was made and not used after all. Unknown keys are ignored.
+
+        Raises `Conflict` (`key_in_use`) for one that something needs.
+        """
         ...
 
     async def healthy(self) -> bool:

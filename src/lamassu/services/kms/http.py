@@ -9,7 +9,14 @@ from lamassu.kernel.listing import FieldType, Filterable
 from lamassu.platform.http import Access, Call, Route, WireModel, json_answer, page_answer
 from lamassu.platform.http.authorization import check_may
 from lamassu.platform.http.wire import FreeForm, JsonPatches, WireBase64
-from lamassu.services.kms.contract import Key, KeyAlgorithm, KeyPurpose, KeySpec, MessageType
+from lamassu.services.kms.contract import (
+    Key,
+    KeyAlgorithm,
+    KeyPurpose,
+    KeySpec,
+    MessageType,
+    engine_document,
+)
 from lamassu.services.kms.model import NewKey
 from lamassu.services.kms.usecases import KmsService
 from lamassu.services.kms.usecases.describe_key import (
@@ -19,7 +26,7 @@ from lamassu.services.kms.usecases.describe_key import (
     with_aliases_patched,
     with_metadata_patched,
 )
-from lamassu.services.kms.usecases.key_document import engine_document, key_document
+from lamassu.services.kms.usecases.key_document import key_document
 from lamassu.services.kms.usecases.sign_message import Message
 
 MISSING = "struct validation error"
@@ -107,6 +114,7 @@ class KeyAnswer(BaseModel):
     creation_ts: str
     tags: list[str]
     metadata: dict[str, JsonValue]
+    origin: str
 
 
 class KeyPage(BaseModel):

@@ -89,3 +89,27 @@ class NewKey:
     engine_id: str | None = None
     tags: Sequence[str] = ()
     metadata: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedKey:
+    """A private key that an API caller sends to be kept; `name` may be empty."""
+
+    private_key: bytes = field(repr=False)  # PEM
+    name: str = ""
+    engine_id: str | None = None
+    tags: Sequence[str] = ()
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """How many keys there are, by engine id and by algorithm."""
+
+    by_engine: Mapping[str, int]
+    by_algorithm: Mapping[KeyAlgorithm, int]
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.by_engine.values())

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from lamassu.kernel.errors import Unavailable
-from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
-from lamassu.services.kms.contract import Engine, Key, KeyPurpose, KeySpec
-from lamassu.services.kms.model import MadeKey, PrivateKey
+from lamassu.services.kms.contract import Binding, Engine, Key, KeyPurpose, KeySpec
+from lamassu.services.kms.model import KeyCounts, MadeKey, PrivateKey
 
 
 class EngineDown(Unavailable):
@@ -155,8 +155,16 @@ class KeyUnit(Protocol):
         """Give a locked key exactly these aliases. Raises `Conflict` (`alias_exists`)."""
         ...
 
-    async def delete(self, key_id: str) -> None:
-        """Remove a locked key and its aliases."""
+    async def bind(self, key_id: str, binding: Binding, bound_at: datetime) -> None:
+        """Note that something needs a locked key, and did not before."""
+        ...
+
+    async def unbind(self, key_id: str, binding: Binding) -> None:
+        """Take back what `bind` noted."""
+        ...
+
+    async def delete(self, key: Key) -> None:
+        """Remove a locked key, its aliases and bindings."""
         ...
 
 
@@ -177,6 +185,15 @@ class KeyStorage(Protocol):
 
     async def list(self, query: ListQuery, *, purposes: Sequence[KeyPurpose]) -> Page[Key]:
         """A page of the keys of these purposes."""
+        ...
+
+    async def count(
+        self, *, purposes: Sequence[KeyPurpose], filters: Sequence[Filter], limit: int
+    ) -> KeyCounts | None:
+        """How many keys of these purposes match; `None` for more than `limit`.
+
+        Without filters there is no limit: those numbers are kept, not counted.
+        """
         ...
 
     async def known_among(self, key_ids: Sequence[str]) -> frozenset[str]:

@@ -151,8 +151,23 @@ def check_ca_message(message: bytes, message_type: MessageType) -> None:
         )
 
 
+def check_unbound(key: Key) -> None:
+    """What something needs stays (`key_in_use`): a CA without its key can never sign again."""
+    if not key.bindings:
+        return
+    first, *others = key.bindings
+    more = f" and {len(others)} more" if others else ""
+    raise Conflict(
+        f"the key is used by {first.resource_type} {first.resource_id}{more};"
+        " delete what uses it first",
+        code="key_in_use",
+        field="id",
+    )
+
+
 def check_deletable(key: Key) -> None:
-    """The API deletes general keys only: a CA without its key can never sign again."""
+    """The API deletes general keys that nothing needs."""
+    check_unbound(key)
     if key.purpose is not KeyPurpose.GENERAL:
         raise Conflict(
             "the key belongs to a CA; delete the CA instead", code="key_in_use", field="id"
@@ -205,6 +220,17 @@ def _check_alias(alias: Json) -> str:
             field="patches",
         )
     return alias
+
+
+def shown_metadata(key: Key) -> dict[str, Json]:
+    """Metadata as clients see it: their own, and what the system says of the key."""
+    shown = without_system_keys(key.metadata)
+    if key.bindings:
+        shown[BINDINGS_KEY] = [
+            {"resource_type": one.resource_type, "resource_id": one.resource_id}
+            for one in key.bindings
+        ]
+    return shown
 
 
 def without_system_keys(metadata: Mapping[str, Json]) -> dict[str, Json]:

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     Column,
     ForeignKey,
+    Index,
     MetaData,
     Row,
     Select,
     Table,
     delete,
+    func,
     insert,
     literal,
     select,
     update,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
 
 from lamassu.kernel.errors import Conflict
-from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.database import Database, ServiceUnit
-from lamassu.platform.database.listing import fetch_page
-from lamassu.platform.database.types import Boolean, Integer, JsonDocument, Text, UtcDateTime
-from lamassu.services.kms.contract import Key, KeyAlgorithm, KeyPurpose, KeySpec
+from lamassu.platform.database.listing import fetch_page, filtered
+from lamassu.platform.database.types import (
+    BigInteger,
+    Boolean,
+    Integer,
+    JsonDocument,
+    Text,
+    UtcDateTime,
+)
+from lamassu.services.kms.contract import (
+    Binding,
+    Key,
+    KeyAlgorithm,
+    KeyOrigin,
+    KeyPurpose,
+    KeySpec,
+)
+from lamassu.services.kms.model import KeyCounts
 from lamassu.services.kms.ports import KeyUnit
 from lamassu.services.kms.usecases.key_document import public_key_text
 
@@ -42,7 +62,7 @@ keys = Table(
     "kms_keys",
     metadata,
     Column("key_id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
+    Column("name", Text, nullable=False, index=True),
     Column("engine_id", Text, nullable=False),
     Column("algorithm", Text, nullable=False),
     Column("size", Integer, nullable=False),
@@ -53,6 +73,8 @@ keys = Table(
     Column("created_at", UtcDateTime, nullable=False, index=True),
     Column("has_signed", Boolean, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("origin", Text, nullable=False, server_default="generated"),
+    Index("ix_kms_keys_engine_id_algorithm", "engine_id", "algorithm"),
 )
 aliases = Table(
     "kms_aliases",
@@ -66,6 +88,24 @@ aliases = Table(
         index=True,
     ),
     Column("position", Integer, nullable=False),
+)
+bindings = Table(
+    "kms_bindings",
+    metadata,
+    Column("key_id", Text, ForeignKey("kms_keys.key_id", ondelete="CASCADE"), primary_key=True),
+    Column("resource_type", Text, primary_key=True),
+    Column("resource_id", Text, primary_key=True),
+    Column("bound_at", UtcDateTime, nullable=False),
+)
+# As many keys as there are rows of `kms_keys`: whoever inserts, deletes or moves one counts it
+# in the same transaction.
+counts = Table(
+    "kms_counts",
+    metadata,
+    Column("engine_id", Text, primary_key=True),
+    Column("algorithm", Text, primary_key=True),
+    Column("purpose", Text, primary_key=True),
+    Column("keys", BigInteger, nullable=False),
 )
 
 COLUMNS: Mapping[str, ColumnElement[object]] = {
@@ -111,8 +151,25 @@ class KmsStorage:
             page = await fetch_page(
                 connection, base, columns=COLUMNS, key=keys.c.key_id, query=query
             )
-            named = await _aliases_of(connection, [row.key_id for row in page.items])
-        return Page([_key(row, named.get(row.key_id, ())) for row in page.items], page.after)
+            return Page(await _keys(connection, page.items), page.after)
+
+    async def count(
+        self, *, purposes: Sequence[KeyPurpose], filters: Sequence[Filter], limit: int
+    ) -> KeyCounts | None:
+        wanted = [purpose.value for purpose in purposes]
+        async with self._database.reading(SERVICE) as connection:
+            if not filters:
+                kept = select(counts.c.engine_id, counts.c.algorithm, counts.c["keys"])
+                rows = (await connection.execute(kept.where(counts.c.purpose.in_(wanted)))).all()
+                return _counted(rows)
+            base = select(keys.c.engine_id, keys.c.algorithm).where(keys.c.purpose.in_(wanted))
+            matching = filtered(connection, base, columns=COLUMNS, filters=filters)
+            some = matching.limit(limit + 1).subquery()
+            grouped = select(some.c.engine_id, some.c.algorithm, func.count()).group_by(
+                some.c.engine_id, some.c.algorithm
+            )
+            found = _counted((await connection.execute(grouped)).all())
+        return found if found.total <= limit else None
 
     async def known_among(self, key_ids: Sequence[str]) -> frozenset[str]:
         known: set[str] = set()
@@ -137,9 +194,11 @@ class _SqlKeyUnit(ServiceUnit):
                 purpose=key.purpose.value,
                 public_key=public_key_text(key.public_key),
                 created_at=key.created_at,
+                origin=key.origin.value,
                 **_changeable(key),
             )
         )
+        await self._count(key, 1)
 
     async def lock(self, key_id: str) -> Key | None:
         query = select(keys).where(keys.c.key_id == key_id).with_for_update()
@@ -165,9 +224,49 @@ class _SqlKeyUnit(ServiceUnit):
                 "an alias is already another key's", code="alias_exists", field="patches"
             ) from error
 
-    async def delete(self, key_id: str) -> None:
-        await self._connection.execute(delete(aliases).where(aliases.c.key_id == key_id))
-        await self._connection.execute(delete(keys).where(keys.c.key_id == key_id))
+    async def bind(self, key_id: str, binding: Binding, bound_at: datetime) -> None:
+        await self._connection.execute(
+            insert(bindings).values(
+                key_id=key_id,
+                resource_type=binding.resource_type,
+                resource_id=binding.resource_id,
+                bound_at=bound_at,
+            )
+        )
+
+    async def unbind(self, key_id: str, binding: Binding) -> None:
+        await self._connection.execute(
+            delete(bindings).where(
+                bindings.c.key_id == key_id,
+                bindings.c.resource_type == binding.resource_type,
+                bindings.c.resource_id == binding.resource_id,
+            )
+        )
+
+    async def delete(self, key: Key) -> None:
+        for table in (aliases, bindings, keys):
+            await self._connection.execute(delete(table).where(table.c.key_id == key.key_id))
+        await self._count(key, -1)
+
+    async def _count(self, key: Key, change: int) -> None:
+        row = {
+            "engine_id": key.engine_id,
+            "algorithm": key.spec.algorithm.value,
+            "purpose": key.purpose.value,
+            "keys": change,
+        }
+        of = (counts.c.engine_id, counts.c.algorithm, counts.c.purpose)
+        by = {"keys": counts.c["keys"] + change}
+        if self._connection.dialect.name == "postgresql":
+            in_postgresql = postgresql.insert(counts).values(row)
+            await self._connection.execute(
+                in_postgresql.on_conflict_do_update(index_elements=of, set_=by)
+            )
+        else:
+            in_sqlite = sqlite.insert(counts).values(row)
+            await self._connection.execute(
+                in_sqlite.on_conflict_do_update(index_elements=of, set_=by)
+            )
 
 
 def _changeable(key: Key) -> dict[str, object]:
@@ -184,8 +283,16 @@ async def _find(connection: AsyncConnection, query: Select[tuple[object, ...]]) 
     row = (await connection.execute(query)).one_or_none()
     if row is None:
         return None
-    named = await _aliases_of(connection, [row.key_id])
-    return _key(row, named.get(row.key_id, ()))
+    [key] = await _keys(connection, [row])
+    return key
+
+
+async def _keys(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[Key]:
+    """The keys of these rows, with what other tables say of them."""
+    key_ids = [row.key_id for row in rows]
+    named = await _aliases_of(connection, key_ids)
+    bound = await _bindings_of(connection, key_ids)
+    return [_key(row, named.get(row.key_id, ()), bound.get(row.key_id, ())) for row in rows]
 
 
 async def _aliases_of(connection: AsyncConnection, key_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -200,7 +307,31 @@ async def _aliases_of(connection: AsyncConnection, key_ids: Sequence[str]) -> di
     return found
 
 
-def _key(row: Row[tuple[object, ...]], named: Sequence[str]) -> Key:
+async def _bindings_of(
+    connection: AsyncConnection, key_ids: Sequence[str]
+) -> dict[str, list[Binding]]:
+    query = (
+        select(bindings.c.key_id, bindings.c.resource_type, bindings.c.resource_id)
+        .where(bindings.c.key_id.in_(key_ids))
+        .order_by(bindings.c.bound_at, bindings.c.resource_type, bindings.c.resource_id)
+    )
+    found: dict[str, list[Binding]] = {}
+    for key_id, resource_type, resource_id in await connection.execute(query):
+        found.setdefault(key_id, []).append(Binding(resource_type, resource_id))
+    return found
+
+
+def _counted(rows: Iterable[Any]) -> KeyCounts:
+    by_engine: dict[str, int] = {}
+    by_algorithm: dict[KeyAlgorithm, int] = {}
+    for engine_id, algorithm, number in rows:
+        kind = KeyAlgorithm(algorithm)
+        by_engine[engine_id] = by_engine.get(engine_id, 0) + number
+        by_algorithm[kind] = by_algorithm.get(kind, 0) + number
+    return KeyCounts(by_engine, by_algorithm)
+
+
+def _key(row: Row[tuple[object, ...]], named: Sequence[str], bound: Sequence[Binding]) -> Key:
     return Key(
         key_id=row.key_id,
         name=row.name,
@@ -213,5 +344,7 @@ def _key(row: Row[tuple[object, ...]], named: Sequence[str]) -> Key:
         tags=tuple(row.tags),
         metadata=row.metadata,
         has_signed=row.has_signed,
+        origin=KeyOrigin(row.origin),
+        bindings=tuple(bound),
         version=row.version,
     )

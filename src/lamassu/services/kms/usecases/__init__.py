@@ -17,6 +17,7 @@ from lamassu.kernel.listing import ListQuery, Page
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms import rules
 from lamassu.services.kms.contract import (
+    Binding,
     Engine,
     EngineHealth,
     Key,
@@ -26,6 +27,7 @@ from lamassu.services.kms.contract import (
 )
 from lamassu.services.kms.model import NewKey
 from lamassu.services.kms.ports import CryptoEngine, KeyStorage
+from lamassu.services.kms.usecases.bind_key import bind_key, unbind_key
 from lamassu.services.kms.usecases.delete_key import delete_key
 from lamassu.services.kms.usecases.describe_key import Change, describe_key
 from lamassu.services.kms.usecases.engines import EngineDirectory
@@ -143,12 +145,19 @@ class KmsService:
         key = rules.check_visible(await self._storage.find(key_id))
         return await verify_message(key, Message(message, message_type, algorithm), signature)
 
+    async def bind(self, key_id: str, binding: Binding, *, caller: Caller) -> None:
+        now = self._clock.now()
+        await bind_key(key_id, binding, caller=caller, now=now, storage=self._storage)
+
+    async def unbind(self, key_id: str, binding: Binding, *, caller: Caller) -> None:
+        await unbind_key(key_id, binding, caller=caller, storage=self._storage)
+
     async def discard(self, key_id: str, *, purpose: KeyPurpose, caller: Caller) -> None:
         key = await self._storage.find(key_id)
         if key is None or key.purpose is not purpose:
             return
         with suppress(NotFound):  # somebody else was faster
-            await self._delete(key, key_id, lambda _: None, caller)
+            await self._delete(key, key_id, rules.check_unbound, caller)
 
     async def export(self, key_id: str, *, passphrase: bytes, caller: Caller) -> bytes:
         return await export_key(

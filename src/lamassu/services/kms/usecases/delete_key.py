@@ -31,7 +31,7 @@ async def delete_key(
         if key is None:
             raise rules.key_not_found()
         judge(key)
-        await unit.delete(key_id)
+        await unit.delete(key)
         if key.purpose in rules.API_PURPOSES:
             data = {"Identifier": identifier}
             unit.emit(Event("kms.delete", subject, key.version + 1, data, caller))

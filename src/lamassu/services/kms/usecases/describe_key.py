@@ -47,12 +47,12 @@ def retagged(tags: Sequence[str]) -> Change:
 
 
 def with_metadata_patched(patches: Sequence[json_patch.Patch]) -> Change:
-    """Patch the metadata; what the system alone says in it stays as it is (decision 11)."""
+    """Patch the metadata as it is shown; what the system alone says in it stays as it is
+    (decision 11)."""
 
     def change(key: Key) -> Key:
-        patched = json_patch.apply_to_object(key.metadata, patches)
-        system = {n: v for n, v in key.metadata.items() if n == rules.BINDINGS_KEY}
-        return dataclasses.replace(key, metadata=rules.without_system_keys(patched) | system)
+        patched = json_patch.apply_to_object(rules.shown_metadata(key), patches)
+        return dataclasses.replace(key, metadata=rules.without_system_keys(patched))
 
     return change
 

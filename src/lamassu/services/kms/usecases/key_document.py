@@ -1,15 +1,14 @@
-"""A key and an engine in the wire's words, for answers and events alike."""
+"""A key in the wire's words, for answers and events alike."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
 
 from lamassu.kernel.records import Json
 from lamassu.kernel.wire_text import format_time
 from lamassu.kernel.x509.pem import pem_of
-from lamassu.services.kms.contract import Engine, Key
-from lamassu.services.kms.rules import pkcs11_uri
+from lamassu.services.kms.contract import Key
+from lamassu.services.kms.rules import pkcs11_uri, shown_metadata
 
 
 def key_document(key: Key) -> dict[str, Json]:
@@ -26,24 +25,8 @@ def key_document(key: Key) -> dict[str, Json]:
         "public_key": public_key_text(key.public_key),
         "creation_ts": format_time(key.created_at),
         "tags": list(key.tags),
-        "metadata": dict(key.metadata),
-    }
-
-
-def engine_document(engine: Engine) -> Mapping[str, Json]:
-    """The wire's Engine."""
-    return {
-        "type": engine.type,
-        "security_level": engine.security_level,
-        "provider": engine.provider,
-        "name": engine.name,
-        "metadata": dict(engine.metadata),
-        "supported_key_types": [
-            {"type": algorithm.value, "sizes": list(sizes)}
-            for algorithm, sizes in engine.supported.items()
-        ],
-        "id": engine.id,
-        "default": engine.default,
+        "metadata": shown_metadata(key),
+        "origin": key.origin.value,
     }
 
 
