@@ -9,6 +9,7 @@ from lamassu.platform.config import load
 from lamassu.platform.database import SERVICES, migrate
 from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import JournalReport, verify_journal
+from lamassu.wiring.asking import Asking
 from lamassu.wiring.engines import engine_health
 from lamassu.wiring.founding import KeyType
 from lamassu.wiring.installing import Plan, install, store_credential
@@ -18,6 +19,7 @@ from lamassu.wiring.root_key import RootKeyPlaces
 from lamassu.wiring.serving import serving
 
 __all__ = [
+    "Asking",
     "KeyType",
     "Listen",
     "Plan",

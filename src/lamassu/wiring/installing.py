@@ -15,7 +15,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 from lamassu.kernel.clock import SystemClock
-from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
+from lamassu.kernel.errors import Conflict, Forbidden, LamassuError, RuleViolation, Unavailable
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
 from lamassu.kernel.x509.pem import ders_of
@@ -34,10 +34,12 @@ from lamassu.services.access.contract import (
     SERVER_LIFETIME,
     SERVICE_LIFETIME,
     CredentialKind,
+    Grounds,
     IssuedCredential,
     Mode,
 )
 from lamassu.services.access.rules import hosts_of, is_loopback
+from lamassu.wiring.asking import held_certificate
 from lamassu.wiring.founding import KeyType, found_pki
 from lamassu.wiring.platform import AUDIT_KEY, BOOKMARK_KEY, Platform, opened, url_hosts
 from lamassu.wiring.root_key import RootKeyPlaces, prepare_export
@@ -302,17 +304,27 @@ async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str
             server.key_pem,
         )
     if (await asyncio.to_thread(_Before.of, files.admin_certificate)).is_due(revoked):
-        admin = await access.issue(
-            CredentialKind.ADMIN, FIRST_ADMIN, lifetime=platform.admin_lifetime, caller=CALLER
-        )
-        await asyncio.to_thread(
-            files.store_credential,
-            files.admin_certificate,
-            admin.chain_pem,
-            files.admin_key,
-            admin.key_pem,
-        )
-        tell(f"admin: {files.admin_certificate}, until {admin.credential.not_after:%Y-%m-%d}")
+        # an approver renews by holding what they had; a lost one is `lamassu admin issue`'s
+        held = await asyncio.to_thread(held_certificate, files.admin_certificate, files.admin_key)
+        try:
+            admin = await access.issue(
+                CredentialKind.ADMIN,
+                FIRST_ADMIN,
+                lifetime=platform.admin_lifetime,
+                caller=CALLER,
+                grounds=Grounds(renews=held),
+            )
+        except Forbidden as refusal:
+            tell(f"admin: {files.admin_certificate} stays as it is; {refusal.text}")
+        else:
+            await asyncio.to_thread(
+                files.store_credential,
+                files.admin_certificate,
+                admin.chain_pem,
+                files.admin_key,
+                admin.key_pem,
+            )
+            tell(f"admin: {files.admin_certificate}, until {admin.credential.not_after:%Y-%m-%d}")
     before = await asyncio.to_thread(_Before.of, files.edge.certificate)
     asked = frozenset(map(_normal, plan.edge_hosts))
     names = sorted(asked or before.hosts or LOCAL_NAMES)

@@ -27,6 +27,7 @@ from lamassu.services.alerts.storage import AlertsStorage
 from lamassu.services.alerts.usecases import AlertsService
 from lamassu.services.ca.storage import CaStorage
 from lamassu.services.ca.usecases import CaService
+from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.devices import events as devices_events
 from lamassu.services.devices.storage import DeviceStorage
 from lamassu.services.devices.usecases import DeviceService
@@ -39,6 +40,7 @@ from lamassu.services.kms.usecases import KmsService
 from lamassu.services.va import events as va_events
 from lamassu.services.va.storage import VaStorage
 from lamassu.services.va.usecases import VaService
+from lamassu.wiring.asking import NO_ASKING, Asking
 from lamassu.wiring.engines import open_engines
 
 AUDIT_KEY = "audit.key"
@@ -89,29 +91,37 @@ async def opened(directory: Path) -> AsyncIterator[Platform]:
         yield platform
 
 
-async def lower_mode(directory: Path) -> None:
+async def lower_mode(directory: Path, asking: Asking = NO_ASKING) -> None:
     """Take an installation from production to development, as its configuration says already.
 
-    The platform itself refuses to start so (security rule 3); this is recorded. Raises
-    `RuleViolation` (`mode_not_lowered`) while the configuration still says production.
+    The platform itself refuses to start so (security rule 3); this is recorded. Where CAs have
+    approvers these have to agree; that is asked, and raises `Deferred`, before the configuration
+    is changed, because they approve over the API. Raises `RuleViolation` (`mode_not_lowered`)
+    while the configuration still says production.
     """
     installation = Installation(directory)
     settings = load(installation.config)
     check_start(settings, installation.directory)
-    if Mode(settings.mode) is not Mode.DEVELOPMENT:
-        raise RuleViolation(
-            "the configuration says production, and the next start would return to it;"
-            " write mode: development there first",
-            code="mode_not_lowered",
-            field="mode",
-        )
     async with AsyncExitStack() as stack:
         database = await _open_database(installation, settings)
         stack.push_async_callback(database.close)
         kms = await _open_kms(installation, settings, database)
         stack.push_async_callback(kms.close)
         access = _access(settings, database, kms)
-        await access.lower_mode(caller=system_caller("lamassu config lower-mode"))
+        access.approvals = ApprovalDesk(
+            store=CaStorage(database), people=access, clock=SystemClock()
+        )
+        grounds = await asking.grounds(access, installation, {"command": "config lower-mode"})
+        guarded = bool(await access.approvals.guarded_cas())
+        asked_only = guarded and grounds.root_key is None and not asking.approval_id
+        if Mode(settings.mode) is not Mode.DEVELOPMENT and not asked_only:
+            raise RuleViolation(
+                "the configuration says production, and the next start would return to it;"
+                " write mode: development there first",
+                code="mode_not_lowered",
+                field="mode",
+            )
+        await access.lower_mode(caller=system_caller("lamassu config lower-mode"), grounds=grounds)
 
 
 async def _open_database(installation: Installation, settings: Settings) -> Database:
@@ -146,7 +156,9 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         validation_urls=settings.va.public_urls,
         default_profile_id=settings.dms.issuance_profile,
         own_hosts=await access.own_hosts(),
+        people=access,
     )
+    access.approvals = ca.approvals
     va = VaService(storage=VaStorage(database), authorities=ca, keys=kms, clock=clock)
     ca.revocations = va
     devices = DeviceService(store=DeviceStorage(database), office=ca, clock=clock)

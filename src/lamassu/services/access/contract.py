@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from lamassu.kernel.identity import Caller, Peer, Principal
+from lamassu.services.ca.contract import Demand
 
 
 class CredentialKind(StrEnum):
@@ -70,6 +71,39 @@ class IssuedCredential:
     key_pem: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class HeldCertificate:
+    """A certificate (DER) and the private key (PEM) that shows that one holds it."""
+
+    der: bytes
+    key_pem: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RootKeyProof:
+    """The internal root's key as it was taken away: an encrypted PEM file's content."""
+
+    pem: bytes
+    passphrase: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """On what grounds a command of the host does what approvers guard (security rule 7).
+
+    `demand` is who asks for what, with an approval if there is one. `renews` is a person's own
+    certificate, which they may renew by themselves. `root_key` is the way back in when nobody
+    is left who could approve.
+    """
+
+    demand: Demand | None = None
+    renews: HeldCertificate | None = None
+    root_key: RootKeyProof | None = None
+
+
+NO_GROUNDS = Grounds()
+
+
 class Principals(Protocol):
     """Authentication for the HTTP layer."""
 
@@ -110,6 +144,7 @@ class InternalCa(Protocol):
         caller: Caller,
         hosts: Sequence[str] = (),
         shares_hosts: bool = False,
+        grounds: Grounds = NO_GROUNDS,
     ) -> IssuedCredential:
         """Make a P-256 key and a certificate, ending with the issuing CA at the latest.
 
@@ -117,7 +152,8 @@ class InternalCa(Protocol):
         The two have none in common but loopback's, unless `shares_hosts`: whoever owns an
         edge could else pose as the platform. Raises `RuleViolation` for a bad name, host or
         lifetime and for shared hosts (`hosts_shared`), `NotFound` (`internal_ca_missing`)
-        before `establish`.
+        before `establish`. An admin whose name is an approver of a CA is made on `grounds`
+        only: else `Deferred`, `Forbidden` or `Conflict` as `Approvals.require` has them.
         """
         ...
 
@@ -152,8 +188,9 @@ class InstallationMode(Protocol):
         """
         ...
 
-    async def lower_mode(self, *, caller: Caller) -> None:
-        """From production to development: an act of its own, audited."""
+    async def lower_mode(self, *, caller: Caller, grounds: Grounds = NO_GROUNDS) -> None:
+        """From production to development: an act of its own, audited. The approvers of every
+        CA have to agree; raises as `Approvals.require`."""
         ...
 
     async def leftovers_of_development(self) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.access.contract import Credential, CredentialKind, Mode
 from lamassu.services.access.model import Authority, AuthorityRole
+from lamassu.services.ca.contract import AdminStanding
 
 
 class AccessUnit(Protocol):
@@ -39,6 +40,10 @@ class AccessUnit(Protocol):
         """Mark a credential; returns it so, or `None` if it was revoked before."""
         ...
 
+    async def use_approval(self, approval_id: str, subject: str) -> None:
+        """Note that an approval was used for this; raises `Conflict` if it was before."""
+        ...
+
     async def lock_mode(self) -> Mode | None:
         """The stored mode, held still until the transaction ends."""
         ...
@@ -57,6 +62,10 @@ class CredentialStore(Protocol):
 
     async def authorities(self) -> Sequence[Authority]:
         """All there are, the newest generation first."""
+        ...
+
+    async def admin_standings(self, now: datetime) -> Mapping[str, AdminStanding]:
+        """Everybody who ever was an admin, by name."""
         ...
 
     async def find_credential(self, serial_number: str) -> Credential | None:

@@ -6,17 +6,36 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import NoReturn
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
 
-from lamassu.kernel.errors import RuleViolation, Unauthenticated
+from lamassu.kernel.errors import Forbidden, RuleViolation, Unauthenticated
 from lamassu.kernel.identity import PrincipalKind
-from lamassu.services.access.contract import Credential, CredentialKind, Mode
+from lamassu.kernel.x509.facts import certificate_facts
+from lamassu.services.access.contract import (
+    Credential,
+    CredentialKind,
+    HeldCertificate,
+    Mode,
+    RootKeyProof,
+)
+from lamassu.services.access.model import Authority
 
 ROOT_LIFETIME = timedelta(hours=87600)
 ISSUING_LIFETIME = timedelta(hours=43800)
 BACKDATING = timedelta(minutes=5)
 """How far clocks of hosts that show each other fresh certificates may differ."""
+
+RENEWAL_GRACE = timedelta(days=30)
+"""How long after its end a certificate still renews itself: its holder may be on holiday."""
 
 HOSTS_MAX = 64
 PRINCIPAL_KINDS = {
@@ -168,6 +187,81 @@ def check_unrevoked(stored: Credential) -> None:
             f"certificate was revoked at {stored.revoked_at:%Y-%m-%dT%H:%M:%SZ}",
             code="certificate_revoked",
         )
+
+
+def holds_key(der: bytes, key_pem: bytes) -> bool:
+    """Whether this private key (PEM, not encrypted) is that of the certificate."""
+    try:
+        key = load_pem_private_key(key_pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return _spki(key) == certificate_facts(der).spki
+
+
+def serial_number_of(held: HeldCertificate) -> str:
+    """Hex, as credentials are stored. Raises `Malformed`."""
+    return certificate_facts(held.der).serial_number
+
+
+def check_may_renew(
+    name: str,
+    held: HeldCertificate,
+    *,
+    stored: Credential | None,
+    last_revoked_at: datetime | None,
+    now: datetime,
+) -> None:
+    """A person renews their own certificate by holding it, also for a while after its end.
+
+    Not once they were revoked, nor with what was issued before that. Raises `Forbidden`
+    (`renewal_refused`).
+    """
+
+    def refuse(why: str) -> NoReturn:
+        raise Forbidden(f"this renews nothing for {name}: {why}", code="renewal_refused")
+
+    if stored is None or stored.der != held.der or stored.kind is not CredentialKind.ADMIN:
+        refuse("the certificate is none of this platform's admins")
+    if stored.name != name:
+        refuse(f"it is the certificate of {stored.name}")
+    if not holds_key(held.der, held.key_pem):
+        refuse("the private key is not the certificate's")
+    issued_at = stored.not_before + BACKDATING
+    if stored.revoked_at is not None or (
+        last_revoked_at is not None and last_revoked_at >= issued_at
+    ):
+        refuse("it was revoked, or issued before its holder was")
+    if now >= stored.not_after + RENEWAL_GRACE:
+        refuse(f"it ended at {stored.not_after:%Y-%m-%d}, more than {RENEWAL_GRACE.days} days ago")
+
+
+def check_root_key(proof: RootKeyProof, root: Authority) -> None:
+    """Raises `Forbidden` (`root_key_refused`) for any key but the internal root's.
+
+    While that key is in the keystore it is on the host with everything else, and proves nothing.
+    """
+    if root.key_id is not None:
+        raise Forbidden(
+            "the internal root's key is still on this host, where it proves nothing; take it "
+            "away first: lamassu init --export-root-key FILE",
+            code="root_key_refused",
+        )
+    try:
+        key = load_pem_private_key(proof.pem, proof.passphrase)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise Forbidden(
+            "the file is no private key that this passphrase opens", code="root_key_refused"
+        ) from None
+    if _spki(key) != certificate_facts(root.der).spki:
+        raise Forbidden(
+            "this is not the key of the internal root that the platform has",
+            code="root_key_refused",
+        )
+
+
+def _spki(key: PrivateKeyTypes) -> bytes:
+    public = key.public_key()
+    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def settled_mode(configured: Mode, stored: Mode | None) -> Mode:

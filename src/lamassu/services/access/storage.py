@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Column, MetaData, Row, Table, insert, select, update
+from sqlalchemy import (
+    Column,
+    MetaData,
+    Row,
+    Table,
+    and_,
+    case,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
 
-from lamassu.kernel.errors import Unavailable
+from lamassu.kernel.errors import Conflict, Unavailable
 from lamassu.platform.database import Database, ServiceUnit
 from lamassu.platform.database.types import Integer, LargeBinary, Text, UtcDateTime
 from lamassu.platform.security.private_files import create_private_file
 from lamassu.services.access.contract import Credential, CredentialKind, Mode
 from lamassu.services.access.model import Authority, AuthorityRole
 from lamassu.services.access.ports import AccessUnit
+from lamassu.services.ca.contract import AdminStanding
 
 SERVICE = "access"
 MODE = "mode"
@@ -77,6 +90,23 @@ class AccessStorage:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else _credential(row)
 
+    async def admin_standings(self, now: datetime) -> Mapping[str, AdminStanding]:
+        usable = and_(credentials.c.not_after > now, credentials.c.revoked_at.is_(None))
+        query = (
+            select(
+                credentials.c.name,
+                func.max(case((usable, 1), else_=0)).label("usable"),
+                func.max(credentials.c.revoked_at).label("revoked_at"),
+            )
+            .where(credentials.c.kind == CredentialKind.ADMIN.value)
+            .group_by(credentials.c.name)
+        )
+        async with self._database.reading(SERVICE) as connection:
+            return {
+                row.name: AdminStanding(bool(row.usable), row.revoked_at)
+                for row in await connection.execute(query)
+            }
+
     async def unexpired(
         self, now: datetime, *, kind: CredentialKind | None = None
     ) -> Sequence[Credential]:
@@ -136,6 +166,16 @@ class _SqlAccessUnit(ServiceUnit):
         if not changed.rowcount:
             return None
         return _credential((await self._connection.execute(select(credentials).where(mine))).one())
+
+    async def use_approval(self, approval_id: str, subject: str) -> None:
+        key = f"approval/{approval_id}"
+        try:
+            await self._connection.execute(insert(state).values(key=key, value=subject))
+        except IntegrityError:
+            raise Conflict(
+                f"the approval {approval_id} is spent: it was used once; ask anew",
+                code="approval_spent",
+            ) from None
 
     async def lock_mode(self) -> Mode | None:
         query = select(state.c.value).where(state.c.key == MODE).with_for_update()

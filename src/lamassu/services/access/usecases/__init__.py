@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from lamassu.kernel.clock import Clock
@@ -10,8 +10,10 @@ from lamassu.kernel.identity import Caller, Peer, Principal
 from lamassu.kernel.x509.pem import pem_of
 from lamassu.services.access import rules
 from lamassu.services.access.contract import (
+    NO_GROUNDS,
     Credential,
     CredentialKind,
+    Grounds,
     IssuedCredential,
     Mode,
     RootKeyExport,
@@ -23,12 +25,18 @@ from lamassu.services.access.usecases.find_leftovers import find_leftovers
 from lamassu.services.access.usecases.hierarchy import find_hierarchy, get_hierarchy
 from lamassu.services.access.usecases.issue_credential import issue_credential
 from lamassu.services.access.usecases.revoke_credential import revoke_credential
+from lamassu.services.access.usecases.settle_grounds import (
+    Settled,
+    grounds_to_issue,
+    grounds_to_lower_mode,
+)
 from lamassu.services.access.usecases.settle_mode import lower_mode, settle_mode
+from lamassu.services.ca.contract import AdminStanding, Approvals
 from lamassu.services.kms.contract import PlatformKeys
 
 
 class AccessService:
-    """The contracts `Principals`, `InternalCa` and `InstallationMode`."""
+    """The contracts `Principals`, `InternalCa` and `InstallationMode`, and the CA's `People`."""
 
     def __init__(
         self,
@@ -39,7 +47,9 @@ class AccessService:
         clock: Clock,
         public_hosts: frozenset[str] = frozenset(),
     ) -> None:
-        """`public_hosts` are those of the platform's public URLs."""
+        """`public_hosts` are those of the platform's public URLs. `approvals` is set later, as
+        the CA needs access first: until then nobody guards anything."""
+        self.approvals: Approvals | None = None
         self._storage = storage
         self._public_hosts = public_hosts
         self._keys = keys
@@ -82,8 +92,16 @@ class AccessService:
         caller: Caller,
         hosts: Sequence[str] = (),
         shares_hosts: bool = False,
+        grounds: Grounds = NO_GROUNDS,
     ) -> IssuedCredential:
-        return await issue_credential(
+        rules.check_credential_name(name)
+        now = self._clock.now()
+        settled = Settled()
+        if kind is CredentialKind.ADMIN:
+            settled = await grounds_to_issue(
+                name, grounds, approvals=self.approvals, storage=self._storage, now=now
+            )
+        issued = await issue_credential(
             kind,
             name,
             lifetime=lifetime,
@@ -92,8 +110,15 @@ class AccessService:
             caller=caller,
             keys=self._keys,
             storage=self._storage,
-            now=self._clock.now(),
+            now=now,
+            grounds=settled,
         )
+        await self._used(settled, caller)
+        return issued
+
+    async def admins(self) -> Mapping[str, AdminStanding]:
+        """See `lamassu.services.ca.contract.People`."""
+        return await self._storage.admin_standings(self._clock.now())
 
     async def own_hosts(self) -> frozenset[str]:
         certified = (rules.hosts_of(one.der) for one in await self.list() if not one.revoked_at)
@@ -117,8 +142,16 @@ class AccessService:
     async def settle_mode(self, configured: Mode, *, caller: Caller) -> Mode:
         return await settle_mode(configured, caller=caller, storage=self._storage)
 
-    async def lower_mode(self, *, caller: Caller) -> None:
-        await lower_mode(caller=caller, storage=self._storage)
+    async def lower_mode(self, *, caller: Caller, grounds: Grounds = NO_GROUNDS) -> None:
+        settled = await grounds_to_lower_mode(
+            grounds, approvals=self.approvals, storage=self._storage
+        )
+        await lower_mode(caller=caller, storage=self._storage, grounds=settled)
+        await self._used(settled, caller)
+
+    async def _used(self, settled: Settled, caller: Caller) -> None:
+        if self.approvals is not None:
+            await self.approvals.settle(settled.approval_id, caller)
 
     async def leftovers_of_development(self) -> Sequence[str]:
         return await find_leftovers(self._storage, now=self._clock.now())

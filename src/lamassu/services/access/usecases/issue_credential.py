@@ -24,6 +24,7 @@ from lamassu.services.access.contract import Credential, CredentialKind, IssuedC
 from lamassu.services.access.ports import CredentialStore
 from lamassu.services.access.usecases.certificates import build_credential
 from lamassu.services.access.usecases.hierarchy import get_hierarchy
+from lamassu.services.access.usecases.settle_grounds import Settled
 from lamassu.services.kms.contract import KeyPurpose, PlatformKeys
 
 
@@ -38,11 +39,12 @@ async def issue_credential(
     keys: PlatformKeys,
     storage: CredentialStore,
     now: datetime,
+    grounds: Settled,
 ) -> IssuedCredential:
     """Judge, sign, store, record. The private key is in the answer and nowhere else.
 
     `configured_hosts` are the platform's public ones, which a service must not share; `None`
-    lets it.
+    lets it. `grounds` are those on which an approver's name is certified, if it is one.
     """
     rules.check_credential_name(name)
     rules.check_lifetime(lifetime)
@@ -78,7 +80,7 @@ async def issue_credential(
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
     )
-    await _store(credential, caller=caller, storage=storage)
+    await _store(credential, caller=caller, storage=storage, grounds=grounds)
     return IssuedCredential(
         credential=credential,
         chain_pem=pem_of(credential.der) + pem_of(issuing.der),
@@ -86,17 +88,17 @@ async def issue_credential(
     )
 
 
-async def _store(credential: Credential, *, caller: Caller, storage: CredentialStore) -> None:
+async def _store(
+    credential: Credential, *, caller: Caller, storage: CredentialStore, grounds: Settled
+) -> None:
+    subject = f"access/{credential.kind.value}/{credential.name}"
+    detail = {
+        "serial_number": credential.serial_number,
+        "not_after": credential.not_after.isoformat(),
+    }
+    if grounds.text:
+        detail["grounds"] = grounds.text
     async with storage.unit() as unit:
         await unit.add_credential(credential)
-        unit.audit(
-            AuditRecord(
-                "access.issue",
-                f"access/{credential.kind.value}/{credential.name}",
-                caller,
-                detail={
-                    "serial_number": credential.serial_number,
-                    "not_after": credential.not_after.isoformat(),
-                },
-            )
-        )
+        await grounds.note(unit, subject, caller)
+        unit.audit(AuditRecord("access.issue", subject, caller, detail=detail))
