@@ -30,7 +30,7 @@ from lamassu.services.ca.http.bodies import (
 from lamassu.services.ca.http.encoding import CAS, CERTIFICATES, Encoder, progress_headers
 from lamassu.services.ca.model import CertificateScope
 from lamassu.services.ca.usecases import CaService
-from lamassu.services.ca.usecases.documents import engine_document
+from lamassu.services.kms.contract import engine_document
 
 _READ = Access.action("ca:read")
 _READ_ONE = Access.action("ca:read", scope="id")

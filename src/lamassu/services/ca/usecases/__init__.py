@@ -39,6 +39,7 @@ from lamassu.services.ca.rules.status import standing_of
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.change_status import StatusChanges
 from lamassu.services.ca.usecases.create_ca import CaCreation
+from lamassu.services.ca.usecases.hold_keys import KeyHolds
 from lamassu.services.ca.usecases.issue_certificate import CertificateIssuing
 from lamassu.services.ca.usecases.issuers import (
     IssuingContexts,
@@ -91,6 +92,7 @@ class CaService:
             own_hosts=own_hosts,
         )
         self.approvals = ApprovalDesk(store=storage, people=people, clock=clock)
+        self._holds = KeyHolds(store=storage, keys=keys)
         self._creation = CaCreation(
             store=storage,
             keys=keys,
@@ -175,9 +177,15 @@ class CaService:
     async def create_ca(
         self, request: CaRequest, *, caller: Caller, demand: Demand | None = None
     ) -> CertificationAuthority:
-        return await self.approvals.or_ask(
+        authority = await self.approvals.or_ask(
             self._creation.create(request, caller=caller, demand=demand)
         )
+        await self._holds.hold(authority, caller=caller)
+        return authority
+
+    async def hold_key_of(self, ca_id: str, *, caller: Caller) -> None:
+        """Have the KMS keep this CA's key, if it does not already. Raises `Unavailable`."""
+        await self._holds.repair(ca_id, caller=caller)
 
     async def page_cas(
         self, query: ListQuery, *, common_name: str | None = None

@@ -12,7 +12,6 @@ from lamassu.services.ca.contract import (
     approval_policy_document,
     certificate_document,
 )
-from lamassu.services.kms.contract import Engine
 
 
 def ca_document(authority: CertificationAuthority, now: datetime) -> dict[str, Json]:
@@ -25,27 +24,11 @@ def ca_document(authority: CertificationAuthority, now: datetime) -> dict[str, J
         "creation_ts": format_time(authority.created_at),
         "level": authority.level,
         "profile_id": authority.profile_id,
+        "key_status": "ONLINE" if authority.key_id else "OFFLINE",
     }
     if authority.approvals is not None:
         document["approvals"] = approval_policy_document(authority.approvals)
     return document
-
-
-def engine_document(engine: Engine) -> dict[str, Json]:
-    """A crypto engine as the KMS shows it (decision 12)."""
-    return {
-        "type": engine.type,
-        "security_level": engine.security_level,
-        "provider": engine.provider,
-        "name": engine.name,
-        "metadata": dict(engine.metadata),
-        "supported_key_types": [
-            {"type": algorithm.value, "sizes": list(sizes)}
-            for algorithm, sizes in engine.supported.items()
-        ],
-        "id": engine.id,
-        "default": engine.default,
-    }
 
 
 def update_document(

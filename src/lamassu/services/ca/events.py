@@ -1,0 +1,40 @@
+"""What the CA does on its own events: repair what stands in another slice's tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lamassu.kernel.identity import system_caller
+from lamassu.kernel.records import StoredEvent
+from lamassu.services.ca.usecases import CaService
+
+if TYPE_CHECKING:
+    from lamassu.platform.messaging import EventBus
+
+CALLER = system_caller("ca")
+TYPES = ("ca.create", "ca.import", "ca.reissue")
+
+
+class KeyKeeper:
+    """Binds the keys of CAs in the KMS, should a crash have come between the two commits.
+
+    Idempotent. As a consumer begins with the first event ever, CAs made before bindings were
+    kept get theirs too.
+    """
+
+    def __init__(self, service: CaService) -> None:
+        self._service = service
+
+    async def handle(self, event: StoredEvent) -> None:
+        """Only the subject is believed. Raises `Unavailable` when the event should come again."""
+        kind, _, ca_id = event.subject.partition("/")
+        if kind == "ca":
+            await self._service.hold_key_of(ca_id, caller=CALLER)
+
+
+def subscribe(bus: EventBus, service: CaService) -> None:
+    """Follow the CA's own making of CAs."""
+    keeper = KeyKeeper(service)
+    bus.subscribe(
+        consumer="ca-keys", service="ca", sources=["ca"], types=TYPES, handler=keeper.handle
+    )
