@@ -206,6 +206,72 @@ async def test_a_deadline_applies_to_a_unit(database: Database) -> None:
     assert await ids(database) == []
 
 
+LONG = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c WHERE x < {rows})"
+ENDLESS = LONG.format(rows=10**9)  # minutes
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [f"{ENDLESS} SELECT max(x) FROM c", f"INSERT INTO sample_items (id) {ENDLESS} SELECT x FROM c"],
+    ids=["reading", "writing"],
+)
+async def test_a_deadline_cuts_a_statement_short(database: Database, statement: str) -> None:
+    async def late() -> None:
+        async with asyncio.timeout(0.2):
+            async with database.unit("sample") as unit:
+                await unit.connection.execute(insert(items), {"id": "late"})
+                await unit.connection.execute(text(statement))
+
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(TimeoutError):
+        await late()
+
+    assert asyncio.get_running_loop().time() - began < 5
+    await put(database, "next")
+    assert await ids(database) == ["next"]
+    assert await intact(database)
+
+
+@pytest.mark.parametrize("kind", ["reading", "writing"])
+async def test_a_statement_cut_short_takes_nobody_else_along(
+    database: Database, tap: Tap, kind: str
+) -> None:
+    """SQLite takes the whole transaction back for a writing one: it is waited for."""
+    begun = asyncio.Event()
+    rows = 10**9 if kind == "reading" else 200_000
+    statement = {
+        "reading": "SELECT max(x) FROM c",
+        "writing": "SELECT x FROM c",
+    }[kind]
+    statement = f"{LONG.format(rows=rows)} {statement}"
+    if kind == "writing":
+        statement = f"INSERT INTO sample_items (id) {statement}"
+
+    async def victim() -> None:
+        async with database.unit("sample") as unit:
+            await unit.connection.execute(insert(items), {"id": "victim"})
+            begun.set()
+            await unit.connection.execute(text(statement))
+            raise AssertionError("nothing is begun after it")
+
+    first = asyncio.create_task(put(database, "a"))
+    second = asyncio.create_task(victim())
+    third = asyncio.create_task(put(database, "b"))
+    await begun.wait()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    second.cancel()
+
+    assert await first is None
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert await third is None
+    assert await ids(database) == ["a", "b"]
+    assert tap.seen.count("COMMIT") == 1, "they shared one"
+    assert not tap.writer.cancelled
+    assert await intact(database)
+
+
 async def test_who_waits_too_long_is_told_so(settings: DatabaseSettings) -> None:
     from dataclasses import replace
     from datetime import timedelta

@@ -133,6 +133,7 @@ class GroupCommit:
                 group = self._group = _Group(asyncio.get_running_loop().create_future())
             else:
                 await self.connection.command("SAVEPOINT unit")
+            self.connection.alone = group.size == 0
         except (sqlite3.Error, ValueError) as error:
             log.warning("database_failure", error=str(error))
             await self._abandon()
@@ -225,13 +226,13 @@ class SqliteSession:
     async def fetch(self, statement: Prepared, values: Values) -> Sequence[Any]:
         plan = statement.on(self._connection.dialect)
         if statement.many:
-            return await self._writer.trip(_run, self._writer.raw, plan, values)
+            return await self._writer.statement(plan.text, _run, self._writer.raw, plan, values)
         return _run(self._writer.raw, plan, values)
 
     async def run_each(self, statement: Prepared, rows: Sequence[Values]) -> None:
         plan = statement.on(self._connection.dialect)
         if len(rows) > _FEW:
-            await self._writer.trip(_run_each, self._writer.raw, plan, rows)
+            await self._writer.statement(plan.text, _run_each, self._writer.raw, plan, rows)
         else:
             _run_each(self._writer.raw, plan, rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,9 @@ T = TypeVar("T")
 Parameters = Sequence[object]
 # Savepoints within a transaction that was begun: neither a lock nor the disk is waited for.
 _INSTANT = frozenset({"SAVEPOINT unit", "RELEASE unit", "ROLLBACK TO unit"})
+_READS = re.compile(r"\s*(?:SELECT|WITH)\b(?!.*\b(?:INSERT|UPDATE|DELETE|REPLACE)\b)", re.I | re.S)
+_INTERRUPT_AGAIN = 0.02
+"""Seconds; an interrupt that comes before the thread has begun the statement has no effect."""
 
 
 def make_private(path: Path) -> None:
@@ -96,10 +100,10 @@ class QuickCursor:
         return self
 
     async def execute(self, statement: str, parameters: Parameters = ()) -> None:
-        await self._connection.trip(self._run, statement, parameters)
+        await self._connection.statement(statement, self._run, statement, parameters)
 
     async def executemany(self, statement: str, parameters: Sequence[Parameters]) -> None:
-        await self._connection.trip(self._run_many, statement, parameters)
+        await self._connection.statement(statement, self._run_many, statement, parameters)
 
     async def fetchone(self) -> tuple[object, ...] | None:
         return self._rows.pop(0) if self._rows else None
@@ -151,6 +155,12 @@ class FileConnection(aiosqlite.Connection):
         result: T = await self._execute(function, *args, **kwargs)  # type: ignore[no-untyped-call]
         return result
 
+    async def statement(
+        self, text: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function`, which executes this statement, in the connection's thread."""
+        return await self.trip(function, *args, **kwargs)
+
     @classmethod
     async def opened(cls, connect: Callable[[], sqlite3.Connection]) -> Self:
         """Start the connection's thread and open the file in it.
@@ -180,24 +190,43 @@ class FileConnection(aiosqlite.Connection):
 class WriterConnection(FileConnection):
     """The one connection that writes; units share its transaction, so none may be torn.
 
-    A cancellation that arrives while a statement runs is put off until the unit's end, where it
-    rolls that unit back alone; `cancelled` holds the tasks to whom this is still owed.
+    A cancellation that arrives while a statement runs becomes that statement's failure, so that
+    the unit is rolled back alone; `cancelled` holds the tasks to whom it is still owed. The
+    statement is interrupted where SQLite then takes back nothing of another unit: a reading
+    one always, a writing one only if its unit is `alone` in the transaction, all of which goes.
+    Else it is waited for. None is begun for a task that is owed its cancellation.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(connect)
         self.cancelled: set[asyncio.Task[object] | None] = set()
+        self.alone = False
+
+    async def statement(
+        self, text: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        if asyncio.current_task() in self.cancelled:
+            raise sqlite3.OperationalError("interrupted")
+        may_interrupt = self.alone or _READS.match(text) is not None
+        return await self._wait(partial(function, *args, **kwargs), may_interrupt)
 
     async def _execute(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._wait(partial(fn, *args, **kwargs), False)
+
+    async def _wait(self, work: Callable[[], T], may_interrupt: bool) -> T:
         if not self._running or self._connection is None:
             raise ValueError("Connection closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._tx.put_nowait((future, partial(fn, *args, **kwargs)))
+        self._tx.put_nowait((future, work))
+        again = None
         while not future.done():
             try:
-                await asyncio.wait((future,))
+                await asyncio.wait((future,), timeout=again)
             except asyncio.CancelledError:
                 self.cancelled.add(asyncio.current_task())
+                again = _INTERRUPT_AGAIN if may_interrupt else None
+            if again is not None and not future.done():
+                self.raw.interrupt()
         return future.result()
 
     async def command(self, statement: str) -> None:
