@@ -6,6 +6,7 @@ from lamassu.platform.http import Route
 from lamassu.services.ca.http.approvals import approval_routes
 from lamassu.services.ca.http.authorities import authority_routes
 from lamassu.services.ca.http.certificates import certificate_routes
+from lamassu.services.ca.http.external import external_routes
 from lamassu.services.ca.http.profiles import profile_routes
 from lamassu.services.ca.usecases import CaService
 
@@ -13,6 +14,7 @@ from lamassu.services.ca.usecases import CaService
 def routes(service: CaService) -> list[Route]:
     """All of them."""
     return [
+        *external_routes(service),
         *authority_routes(service),
         *certificate_routes(service),
         *profile_routes(service),

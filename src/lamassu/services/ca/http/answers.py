@@ -142,7 +142,8 @@ class ApprovalAnswer(Answer):
 
 
 class CaAnswer(_WithoutUnset):
-    """A CA; level 0 is a root. `approvals` only where it has such a policy."""
+    """A CA; level 0 is a root. `key_status` is `OFFLINE` where the key is not here,
+    and absent elsewhere; `approvals` only where it has such a policy."""
 
     id: str
     certificate: CertificateAnswer
@@ -151,7 +152,37 @@ class CaAnswer(_WithoutUnset):
     creation_ts: str
     level: int
     profile_id: str
+    key_status: str | None = None
     approvals: ApprovalPolicyAnswer | None = None
+
+
+class KeySpecAnswer(Answer):
+    """A key that was made."""
+
+    type: str
+    bits: int
+
+
+class AwaitedCaAnswer(Answer):
+    """A CA that waits for an offline root's signature; `csr` is for the ceremony."""
+
+    id: str
+    status: str
+    csr: str
+    external_root: str
+    subject: SubjectAnswer
+    key_metadata: KeySpecAnswer
+    engine_id: str
+    profile_id: str
+    metadata: _Object
+    creation_ts: str
+
+
+class ImportedAnswer(Answer):
+    """What an offline root signed, now here."""
+
+    root: CaAnswer
+    imported: list[CaAnswer]
 
 
 class CryptoEnforcementAnswer(Answer):

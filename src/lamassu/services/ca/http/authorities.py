@@ -27,7 +27,13 @@ from lamassu.services.ca.http.bodies import (
     VerifyMessageBody,
     inline_profile,
 )
-from lamassu.services.ca.http.encoding import CAS, CERTIFICATES, Encoder, progress_headers
+from lamassu.services.ca.http.encoding import (
+    CAS,
+    CERTIFICATES,
+    Encoder,
+    awaited_answer,
+    progress_headers,
+)
 from lamassu.services.ca.model import CertificateScope
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.kms.contract import engine_document
@@ -77,7 +83,9 @@ def authority_routes(service: CaService) -> list[Route]:
             handler=handlers.create,
             summary="Make a CA",
             description="Without a parent, named by parent_id or by the CA's own profile, it "
-            "is a root (level 0). 202 with what waits where the parent's approvers have to agree.",
+            "is a root (level 0). 202 with what waits where the parent's approvers have to agree. "
+            "With external_root, the id of a root whose key is offline, key and CSR are made, and "
+            "the CA comes into being with import-signed.",
             body=CreateCaBody,
             answer=CaAnswer,
             status=201,
@@ -209,7 +217,13 @@ class _Handlers:
         return page_answer(call, page, Encoder(self._service).ca)
 
     async def create(self, call: Call) -> Response:
-        request = call.decoded(CreateCaBody).value()
+        body = call.decoded(CreateCaBody)
+        request = body.value()
+        if body.external_root:
+            awaited = await self._service.request_certificate(
+                request, body.external_root, caller=call.caller, demand=demand_of(call)
+            )
+            return json_answer(awaited_answer(awaited), status=201)
         authority = await self._service.create_ca(
             request, caller=call.caller, demand=demand_of(call)
         )
@@ -236,7 +250,11 @@ class _Handlers:
         return json_answer(
             Encoder(self._service).ca(outcome.authority),
             status=201,
-            headers=progress_headers(shown=outcome.shown, job_id=outcome.job_id),
+            headers=progress_headers(
+                shown=outcome.shown,
+                job_id=outcome.job_id,
+                ceremony=await self._service.ceremony_of(outcome.authority.certificate),
+            ),
         )
 
     async def change_profile(self, call: Call) -> Response:

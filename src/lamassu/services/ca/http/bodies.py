@@ -255,7 +255,8 @@ class VoteBody(WireModel):
 
 
 class CreateCaBody(WireModel):
-    """A CA to make. `issuance_profile_id` is the seed's; the others are the original's."""
+    """A CA to make. `issuance_profile_id` is the seed's, `external_root` (the id of a root
+    whose key is offline) is ours; the others are the original's."""
 
     missing_text = MISSING
     leftovers: ClassVar[frozenset[str]] = frozenset(
@@ -273,6 +274,7 @@ class CreateCaBody(WireModel):
     ca_issuance_profile: ProfileBody | None = None
     ca_issuance_profile_id: str = ""
     engine_id: str = ""
+    external_root: str = ""
     metadata: FreeForm = Field(default_factory=dict)
     approvals: ApprovalPolicyBody | None = None
 
@@ -295,6 +297,17 @@ class CreateCaBody(WireModel):
             metadata=self.metadata,
             approvals=self.approvals.value() if self.approvals else None,
         )
+
+
+class ImportSignedBody(WireModel):
+    """What came back from a ceremony: the bundle as it is, or certificates in PEM.
+
+    `root_fingerprint` is the SHA-256 of the root's certificate, in hex, as somebody compared it
+    with the transcript; it is needed only while the root is not known here.
+    """
+
+    signed: WireBase64
+    root_fingerprint: str = Field("", max_length=128)
 
 
 class StatusBody(WireModel):

@@ -202,7 +202,11 @@ class _Handlers:
         )
         return json_answer(
             Encoder(self._service).certificate(outcome.certificate),
-            headers=progress_headers(shown=outcome.shown, job_id=outcome.job_id),
+            headers=progress_headers(
+                shown=outcome.shown,
+                job_id=outcome.job_id,
+                ceremony=await self._service.ceremony_of(outcome.certificate),
+            ),
         )
 
 

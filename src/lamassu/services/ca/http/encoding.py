@@ -15,9 +15,16 @@ from lamassu.services.ca.contract import (
     certificate_document,
     profile_document,
 )
-from lamassu.services.ca.http.answers import CaAnswer, CertificateAnswer, ProfileAnswer
+from lamassu.services.ca.contract.external import AwaitedCa
+from lamassu.services.ca.http.answers import (
+    AwaitedCaAnswer,
+    CaAnswer,
+    CertificateAnswer,
+    ProfileAnswer,
+)
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.ca.usecases.documents import ca_document
+from lamassu.services.ca.usecases.request_certificate import awaited_document
 
 _CERTIFICATE_FIELDS = {
     "type": FieldType.ENUM,
@@ -78,15 +85,24 @@ class Encoder:
         return CertificateAnswer.model_validate(certificate_document(certificate, self._now))
 
 
+def awaited_answer(awaited: AwaitedCa) -> AwaitedCaAnswer:
+    return AwaitedCaAnswer.model_validate(awaited_document(awaited))
+
+
 def profile_answer(profile: IssuanceProfile) -> ProfileAnswer:
     return ProfileAnswer.model_validate(profile_document(profile))
 
 
-def progress_headers(*, shown: bool = True, job_id: str | None = None) -> dict[str, str]:
-    """What a revoking call has to admit (security rule 25, decision 20)."""
+def progress_headers(
+    *, shown: bool = True, job_id: str | None = None, ceremony: str | None = None
+) -> dict[str, str]:
+    """What a revoking call has to admit (security rule 25, decision 20); `ceremony` is the
+    offline CA whose next CRL has to be made at its ceremony."""
     headers: dict[str, str] = {}
     if not shown:
         headers["Lamassu-Revocation"] = "pending"
+        if ceremony is not None:
+            headers["Lamassu-Ceremony"] = ceremony
     if job_id is not None:
         headers["Lamassu-Job"] = job_id
     return headers

@@ -15,7 +15,7 @@ from lamassu.services.ca.rules.profiles import check_id
 from lamassu.services.kms.contract import Engine, KeyAlgorithm, KeySpec
 
 # Words that stand where an id does in the routes.
-_RESERVED_IDS = frozenset({"cn", "import"})
+_RESERVED_IDS = frozenset({"cn", "import", "import-signed"})
 
 
 @dataclass(frozen=True, slots=True)

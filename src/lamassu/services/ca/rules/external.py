@@ -155,14 +155,3 @@ def _refused(fault: str) -> NoReturn:
 
 def _root_refused(fault: str) -> NoReturn:
     raise RuleViolation(f"the root is refused: {fault}", code="root_refused", field="signed")
-
-
-def key_is_offline(authority: CertificationAuthority) -> Conflict:
-    """Why nothing can be signed by this CA here, and what to do."""
-    return Conflict(
-        f"the key of {authority.id} is offline: what it has to sign is signed at its ceremony"
-        " (lamassu ceremony run) and taken in here: a CA's certificate by lamassu ca create ID"
-        f" --external-root {authority.id} and lamassu ca import-signed, a CRL by lamassu va"
-        " import-crl",
-        code="ca_key_offline",
-    )

@@ -84,14 +84,27 @@ def changed(current: Certificate, change: StatusChange, now: datetime) -> Certif
     )
 
 
+def key_is_offline(authority: CertificationAuthority) -> Conflict:
+    """Why nothing can be signed by this CA here, and what to do instead."""
+    return Conflict(
+        f"the key of {authority.id} is offline: what it signs is signed at its ceremony (lamassu"
+        " ceremony run) and brought here: a CA below it by lamassu ca create ID --external-root"
+        f" {authority.id} and lamassu ca import-signed, its CRL by lamassu va import-crl",
+        code="ca_key_offline",
+    )
+
+
 def check_may_sign(authority: CertificationAuthority, now: datetime) -> None:
-    """Refuse to sign with a CA that is not active, unexpired and below unrevoked CAs."""
+    """Refuse to sign with a CA that is not active, unexpired and below unrevoked CAs, or whose
+    key is not here (`ca_key_offline`)."""
     if (
         authority.revoked_by is not None
         or authority.certificate.status_at(now) is not _ACTIVE
         or now < authority.certificate.not_before
     ):
         raise RuleViolation("CA Status inconsistent", code="ca_not_active")
+    if not authority.key_id:
+        raise key_is_offline(authority)
 
 
 def check_may_be_replaced(locked: LockedCertificate | None, issuer_ca_id: str) -> None:

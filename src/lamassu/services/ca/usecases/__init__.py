@@ -20,11 +20,13 @@ from lamassu.services.ca.contract import (
     IssuanceProfile,
     Issued,
     IssueRequest,
+    Operation,
     People,
     RevocationListener,
     RevocationReason,
     RevokedEntry,
 )
+from lamassu.services.ca.contract.external import AwaitedCa
 from lamassu.services.ca.model import (
     CaRequest,
     CaRevocation,
@@ -40,6 +42,7 @@ from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.change_status import StatusChanges
 from lamassu.services.ca.usecases.create_ca import CaCreation
 from lamassu.services.ca.usecases.hold_keys import KeyHolds
+from lamassu.services.ca.usecases.import_signed import Imported, SignedImport
 from lamassu.services.ca.usecases.issue_certificate import CertificateIssuing
 from lamassu.services.ca.usecases.issuers import (
     IssuingContexts,
@@ -48,6 +51,7 @@ from lamassu.services.ca.usecases.issuers import (
     profile_not_found,
 )
 from lamassu.services.ca.usecases.manage_profiles import ProfileManagement
+from lamassu.services.ca.usecases.request_certificate import CertificateRequests
 from lamassu.services.ca.usecases.run_cascades import CascadeRunner
 from lamassu.services.ca.usecases.update_ca import Amendments
 from lamassu.services.ca.usecases.use_ca_key import CaSignatures
@@ -108,6 +112,14 @@ class CaService:
         self._amendments = Amendments(store=storage, clock=clock, desk=self.approvals)
         self._profiles = ProfileManagement(store=storage, clock=clock, desk=self.approvals)
         self._signatures = CaSignatures(store=storage, keys=keys, clock=clock)
+        self._requests = CertificateRequests(
+            store=storage,
+            keys=keys,
+            clock=clock,
+            validation_urls=validation_urls,
+            default_profile_id=default_profile_id,
+        )
+        self._signed = SignedImport(store=storage, clock=clock)
 
     # --- what other slices ask for (contract.Authorities) ---------------------------------
 
@@ -186,6 +198,36 @@ class CaService:
     async def hold_key_of(self, ca_id: str, *, caller: Caller) -> None:
         """Have the KMS keep this CA's key, if it does not already. Raises `Unavailable`."""
         await self._holds.repair(ca_id, caller=caller)
+
+    async def request_certificate(
+        self, request: CaRequest, root_id: str, *, caller: Caller, demand: Demand | None = None
+    ) -> AwaitedCa:
+        """See `CertificateRequests.ask`; the root's approvers have to agree, if it has any."""
+        approval = await self.approvals.require(Operation.CREATE_CHILD, [root_id], demand)
+        awaited = await self._requests.ask(request, root_id, caller=caller)
+        await self.approvals.settle(approval, caller)
+        return awaited
+
+    async def awaited(self) -> Sequence[AwaitedCa]:
+        """The CAs that wait for an offline root's signature."""
+        return await self._store.all_awaited()
+
+    async def get_awaited(self, ca_id: str) -> AwaitedCa:
+        return await self._requests.get(ca_id)
+
+    async def withdraw_awaited(self, ca_id: str, *, caller: Caller) -> None:
+        await self._requests.withdraw(ca_id, caller=caller)
+
+    async def import_signed(
+        self, content: bytes, root_fingerprint: str, *, caller: Caller
+    ) -> Imported:
+        """See `SignedImport.take_in`."""
+        return await self._signed.take_in(content, root_fingerprint, caller=caller)
+
+    async def ceremony_of(self, certificate: Certificate) -> str | None:
+        """The CA that signed this, if its key is offline: its CRL is made at a ceremony."""
+        issuer = await self._store.find_ca(certificate.issuer_ca_id)
+        return issuer.id if issuer is not None and not issuer.key_id else None
 
     async def page_cas(
         self, query: ListQuery, *, common_name: str | None = None

@@ -15,7 +15,8 @@ from lamassu.services.ca.contract import (
 
 
 def ca_document(authority: CertificationAuthority, now: datetime) -> dict[str, Json]:
-    """A CA as the wire has it; `approvals` only where it has such a policy."""
+    """A CA as the wire has it; `approvals` and `key_status` only where they
+    say something."""
     document: dict[str, Json] = {
         "id": authority.id,
         "certificate": certificate_document(authority.certificate, now),
@@ -24,8 +25,9 @@ def ca_document(authority: CertificationAuthority, now: datetime) -> dict[str, J
         "creation_ts": format_time(authority.created_at),
         "level": authority.level,
         "profile_id": authority.profile_id,
-        "key_status": "ONLINE" if authority.key_id else "OFFLINE",
     }
+    if not authority.key_id:
+        document["key_status"] = "OFFLINE"
     if authority.approvals is not None:
         document["approvals"] = approval_policy_document(authority.approvals)
     return document

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 
 from lamassu.kernel.clock import Clock
-from lamassu.kernel.errors import NotFound
 from lamassu.kernel.identity import Caller
 from lamassu.services.ca.contract import CertificationAuthority
 from lamassu.services.ca.ports import CaStore
-from lamassu.services.ca.rules.status import check_may_sign
+from lamassu.services.ca.rules.status import check_may_sign, key_is_offline
 from lamassu.services.ca.usecases.issuers import ca_not_found
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import Keys, MessageType
@@ -79,5 +78,5 @@ class CaSignatures:
         if authority is None:
             raise ca_not_found()
         if not authority.key_id:
-            raise NotFound("key not found", code="key_not_found")
+            raise key_is_offline(authority)
         return authority
