@@ -11,8 +11,18 @@ import typer
 from rich.table import Table
 
 from lamassu import wiring
-from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, out, run
+from lamassu.cli.options import (
+    DEFAULT_DIRECTORY,
+    Approval,
+    Asks,
+    Directory,
+    RootKey,
+    RootPassphrase,
+    out,
+    run,
+)
 from lamassu.kernel.identity import system_caller
+from lamassu.kernel.records import Json
 from lamassu.services.access.contract import Credential, CredentialKind
 from lamassu.wiring.installing import check_place
 
@@ -28,27 +38,49 @@ def issue(
     hours: Annotated[
         int | None, typer.Option(min=1, help="Lifetime; the mode's default if absent.")
     ] = None,
+    asks: Asks = None,
+    approval: Approval = "",
+    renew: Annotated[
+        Path | None,
+        typer.Option(help="NAME.crt, with NAME.key beside it, of the same admin until now."),
+    ] = None,
+    root_key: RootKey = None,
+    root_passphrase_file: RootPassphrase = None,
 ) -> None:
     """Make an admin's certificate and key.
 
+    A name that is an approver of a CA is certified when the other approvers agree (--approval),
+    or when its holder renews (--renew). With nobody left who could agree, the internal root's
+    key that left this host does it (--root-key), and that is recorded.
+
     Example: lamassu admin issue alice --to ~/lamassu
+
+    Example: lamassu admin issue alice --to new --renew old/alice.crt
     """
     lifetime = None if hours is None else timedelta(hours=hours)
-    certificate, key, until = run(_issue(directory, name, lifetime, to))
+    asking = wiring.Asking(asks, approval, renew, root_key, root_passphrase_file)
+    certificate, key, until = run(_issue(directory, name, lifetime, to, asking))
     out.print(f"{certificate} and {key}, until {until:%Y-%m-%d %H:%M} UTC", markup=False)
 
 
 async def _issue(
-    directory: Path, name: str, lifetime: timedelta | None, to: Path
+    directory: Path, name: str, lifetime: timedelta | None, to: Path, asking: wiring.Asking
 ) -> tuple[Path, Path, datetime]:
     # Before it is issued: a certificate whose key could not be kept would still be an admin's.
     await asyncio.to_thread(check_place, to, name)
     async with wiring.opened(directory) as platform:
+        lifetime = lifetime or platform.admin_lifetime
+        command: dict[str, Json] = {
+            "command": "admin issue",
+            "name": name,
+            "seconds": int(lifetime.total_seconds()),
+        }
         issued = await platform.access.issue(
             CredentialKind.ADMIN,
             name,
-            lifetime=lifetime or platform.admin_lifetime,
+            lifetime=lifetime,
             caller=CALLER,
+            grounds=await asking.grounds(platform.access, platform.installation, command),
         )
     files = await asyncio.to_thread(wiring.store_credential, to, name, issued)
     return *files, issued.credential.not_after

@@ -20,10 +20,14 @@ from lamassu.cli.client import (
     without_empty,
 )
 from lamassu.cli.keys import KeyType
-from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail
+from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory, fail
 from lamassu.cli.output import Column, Format, Output, revocation_reason, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Certification authorities.")
+approvals = typer.Typer(
+    no_args_is_help=True, help="Who has to agree to what is dangerous for a CA."
+)
+app.add_typer(approvals, name="approvals")
 
 COLUMNS = (
     Column("id", "id"),
@@ -42,6 +46,7 @@ DETAILS = (
     Column("bits", "certificate.key_metadata.bits"),
     Column("revoked at", "certificate.revocation_timestamp"),
     Column("reason", revocation_reason("certificate")),
+    Column("approvals", lambda item: _policy(item.get("approvals"))),
     Column("metadata", "metadata"),
 )
 CERTIFICATE = "certificate.certificate"
@@ -98,6 +103,7 @@ def create(
     file: Annotated[
         Path | None, typer.Option(help="The whole body as JSON instead; - is stdin.")
     ] = None,
+    approval: Approval = "",
     output: Output = Format.TABLE,
     directory: Directory = DEFAULT_DIRECTORY,
     url: Url = None,
@@ -130,7 +136,7 @@ def create(
             }
         )
     )
-    ca = Api(directory, url).send("POST", "/ca/v1/cas", body)
+    ca = Api(directory, url).send("POST", "/ca/v1/cas", body, approval=approval)
     show_one(ca, DETAILS, output, certificate=CERTIFICATE)
 
 
@@ -139,6 +145,7 @@ def revoke(
     ca_id: CaId,
     reason: Annotated[str, typer.Option(help="Such as CACompromise.")] = "CessationOfOperation",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    approval: Approval = "",
     output: Output = Format.TABLE,
     directory: Directory = DEFAULT_DIRECTORY,
     url: Url = None,
@@ -150,5 +157,55 @@ def revoke(
     if not yes:
         typer.confirm(f"Revoke {ca_id} and every certificate under it?", abort=True, err=True)
     body = {"status": "REVOKED", "revocation_reason": reason}
-    ca = Api(directory, url).send("POST", f"/ca/v1/cas/{segment(ca_id)}/status", body)
+    ca = Api(directory, url).send(
+        "POST", f"/ca/v1/cas/{segment(ca_id)}/status", body, approval=approval
+    )
     show_one(ca, DETAILS, output, certificate=CERTIFICATE)
+
+
+@approvals.command("set")
+def set_approvals(
+    ca_id: CaId,
+    of: Annotated[list[str], typer.Option(help="Name of an admin who approves; repeatable.")],
+    required: Annotated[int, typer.Option(min=1, help="So many of them have to agree.")] = 2,
+    lifetime: Annotated[str, typer.Option(help="How long a request waits.")] = "24h",
+    approval: Approval = "",
+    output: Output = Format.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Ask approvers before children, revocation, export, weaker rules, and changes of this.
+
+    Example: lamassu ca approvals set root-ca --required 2 --of alice --of bob --of carol
+    """
+    policy = {"required": required, "of": of, "lifetime": lifetime}
+    _change_approvals(ca_id, policy, approval, output, Api(directory, url))
+
+
+@approvals.command("clear")
+def clear_approvals(
+    ca_id: CaId,
+    approval: Approval = "",
+    output: Output = Format.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Ask nobody any more; those who had to agree have to agree to this too.
+
+    Example: lamassu ca approvals clear root-ca
+    """
+    _change_approvals(ca_id, {"required": 0, "of": []}, approval, output, Api(directory, url))
+
+
+def _change_approvals(
+    ca_id: str, policy: dict[str, object], approval: str, output: Format, api: Api
+) -> None:
+    path = f"/ca/v1/cas/{segment(ca_id)}/approvals"
+    ca = api.send("PUT", path, policy, approval=approval)
+    show_one(ca, DETAILS, output, certificate=CERTIFICATE)
+
+
+def _policy(policy: object) -> object:
+    if not isinstance(policy, dict):
+        return None
+    return f"{policy.get('required')} of {', '.join(map(str, policy.get('of') or ()))}"

@@ -21,7 +21,7 @@ from lamassu.cli.client import (
     segment,
     without_empty,
 )
-from lamassu.cli.options import DEFAULT_DIRECTORY, Directory
+from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory
 from lamassu.cli.output import Column, Format, Output, revocation_reason, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Certificates.")
@@ -109,6 +109,7 @@ def sign(
 def revoke(
     serial_number: SerialNumber,
     reason: Annotated[str, typer.Option(help="Such as KeyCompromise.")] = "Unspecified",
+    approval: Approval = "",
     output: Output = Format.TABLE,
     directory: Directory = DEFAULT_DIRECTORY,
     url: Url = None,
@@ -119,7 +120,7 @@ def revoke(
     """
     path = f"/ca/v1/certificates/{_path(serial_number)}/status"
     body = {"status": "REVOKED", "revocation_reason": reason}
-    certificate = Api(directory, url).send("PUT", path, body)
+    certificate = Api(directory, url).send("PUT", path, body, approval=approval)
     show_one(certificate, DETAILS, output, certificate=CERTIFICATE)
 
 

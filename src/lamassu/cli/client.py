@@ -13,14 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NoReturn, TypeAlias
 from urllib.parse import quote, unquote
 
 import httpx
 import typer
 from rich.markup import escape
 
-from lamassu.cli.options import err, fail
+from lamassu.cli.options import err, fail, waits
 from lamassu.platform.config import ConfigurationFaults, load
 from lamassu.platform.installation import Installation
 
@@ -56,6 +56,7 @@ _NOUNS = {
     "dms": "dms",
     "devices": "device",
     "keys": "key",
+    "approvals": "approval",
 }
 
 
@@ -96,9 +97,11 @@ class Api:
         """One resource."""
         return self._object(self._answer("GET", path))
 
-    def send(self, method: str, path: str, body: object = None) -> Item:
-        """Create or change something; the answer, `{}` if there is none."""
-        return self._object(self._answer(method, path, body=body))
+    def send(self, method: str, path: str, body: object = None, *, approval: str = "") -> Item:
+        """Create or change something; the answer, `{}` if there is none. Ends the program with
+        status 3 where others have to agree first; `approval` says that they did."""
+        headers = {"Lamassu-Approval": approval} if approval else {}
+        return self._object(self._answer(method, path, body=body, headers=headers))
 
     def list(self, path: str, listing: Listing) -> Sequence[Item]:
         """The items of a list, page by page, as many as are wanted."""
@@ -127,10 +130,15 @@ class Api:
         *,
         body: object = None,
         query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> httpx.Response:
         try:
             answer = self._client.request(
-                method, path, params=list(query), json=body if body is not None else None
+                method,
+                path,
+                params=list(query),
+                json=body if body is not None else None,
+                headers=headers,
             )
         except httpx.TimeoutException:
             fail(f"{self.url} did not answer within {TIMEOUT:.0f} s; try again")
@@ -138,6 +146,8 @@ class Api:
             fail(_unreachable(self.url, self._directory, error))
         if answer.is_error:
             fail(_refusal(answer, path, self._directory))
+        if answer.status_code == httpx.codes.ACCEPTED and "location" in answer.headers:
+            _wait_for_approval(self._object(answer))
         if answer.headers.get("lamassu-revocation") == "pending":
             err.print("[yellow]revoked; OCSP and CRL do not show it yet[/yellow]")
         if job := answer.headers.get("lamassu-job"):
@@ -154,6 +164,17 @@ class Api:
         if not isinstance(document, dict):
             fail(f"{self.url} does not answer like a Lamassu platform")
         return document
+
+
+def _wait_for_approval(approval: Item) -> NoReturn:
+    policies = [
+        f"{policy.get('required')} of {', '.join(map(str, policy.get('of') or ()))}"
+        for policy in approval.get("policies") or ()
+    ]
+    waits(
+        str(approval.get("id", "")),
+        "nothing was done yet: this needs the approval of " + " and ".join(policies),
+    )
 
 
 def segment(name: str) -> str:

@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from lamassu import wiring
-from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail, out, run
+from lamassu.cli.options import (
+    DEFAULT_DIRECTORY,
+    Approval,
+    Asks,
+    Directory,
+    RootKey,
+    RootPassphrase,
+    fail,
+    out,
+    run,
+)
 from lamassu.kernel.errors import LamassuError
 from lamassu.platform.config import check_start, load, masked_text, not_yet_in_effect, warnings
 from lamassu.platform.installation import Installation
@@ -70,14 +80,20 @@ def show(directory: Directory = DEFAULT_DIRECTORY) -> None:
 def lower_mode(
     directory: Directory = DEFAULT_DIRECTORY,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    asks: Asks = None,
+    approval: Approval = "",
+    root_key: RootKey = None,
+    root_passphrase_file: RootPassphrase = None,
 ) -> None:
     """Leave production for development, as the configuration says already. It is recorded.
 
-    Without this the platform does not start below the mode that it once had.
+    Without this the platform does not start below the mode that it once had. Where CAs have
+    approvers they are asked first, while the configuration still says production.
 
     Example: lamassu config lower-mode --dir var
     """
     if not yes:
         typer.confirm("Allow what production refuses?", abort=True, err=True)
-    run(wiring.lower_mode(directory))
+    asking = wiring.Asking(asks, approval, root_key=root_key, root_passphrase=root_passphrase_file)
+    run(wiring.lower_mode(directory, asking))
     out.print("mode: development")

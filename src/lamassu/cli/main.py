@@ -8,6 +8,7 @@ import typer
 
 from lamassu.cli import (
     admin,
+    approval,
     audit,
     ca,
     cert,
@@ -55,6 +56,7 @@ app.add_typer(config.app, name="config", rich_help_panel=HOST)
 app.add_typer(admin.app, name="admin", rich_help_panel=HOST)
 app.add_typer(audit.app, name="audit", rich_help_panel=HOST)
 app.add_typer(ca.app, name="ca", rich_help_panel=API)
+app.add_typer(approval.app, name="approval", rich_help_panel=API)
 app.add_typer(cert.app, name="cert", rich_help_panel=API)
 app.add_typer(profile.app, name="profile", rich_help_panel=API)
 app.add_typer(dms.app, name="dms", rich_help_panel=API)
