@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -24,6 +24,7 @@ from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec
 from lamassu.services.kms.engines.keys_in_memory import signs_inline
 from lamassu.services.kms.engines.keystore import HEADER, Keystore
 from lamassu.services.kms.engines.software import SoftwareEngine
+from lamassu.services.kms.model import PrivateKey
 from lamassu.services.kms.usecases.guard import GuardedEngine
 from lamassu.services.kms.usecases.guard.pool import WorkerPool
 
@@ -229,9 +230,18 @@ async def test_rsa_signs_beside_the_event_loop(guarded: GuardedEngine) -> None:
     )
 
 
-@pytest.mark.parametrize(("curve", "inline"), [(ec.SECP256R1(), True), (ec.SECP384R1(), False)])
-def test_only_the_shortest_signature_is_made_inline(curve: ec.EllipticCurve, inline: bool) -> None:
-    assert signs_inline(ec.generate_private_key(curve)) is inline
+@pytest.mark.parametrize(
+    ("key", "inline"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), True),
+        (ec.generate_private_key(ec.SECP521R1()), True),
+        (ed25519.Ed25519PrivateKey.generate(), True),
+        (rsa.generate_private_key(65537, 2048), False),
+        (mldsa.MLDSA44PrivateKey.generate(), False),
+    ],
+)
+def test_what_costs_no_more_than_a_hop_signs_inline(key: PrivateKey, inline: bool) -> None:
+    assert signs_inline(key) is inline
 
 
 async def test_a_full_pool_refuses_instead_of_queueing_without_end() -> None:

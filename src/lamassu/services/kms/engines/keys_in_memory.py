@@ -71,10 +71,8 @@ class OpenedKeys:
 
 
 def signs_inline(key: PrivateKey) -> bool:
-    """Whether a signature costs less than the hop to a thread."""
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return key.curve.key_size <= 256
-    return isinstance(key, ed25519.Ed25519PrivateKey)
+    """Whether a signature costs the loop hardly more than the hop to a thread would."""
+    return isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey)
 
 
 def generate_key(spec: KeySpec) -> PrivateKey:
