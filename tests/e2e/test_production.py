@@ -47,8 +47,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     secret.chmod(0o600)
     ports = {name: free_port() for name in ("port", "http_port", "internal_port")}
     config = CONFIGURATION.format(passphrase_file=secret, **ports)
-    (directory / "config.yml").write_text(config)
     init = ("init", "--dir", str(directory), "--key-type", "ecdsa-p256")
+    # production makes no CA keys in software: its CAs are made before it is in production
+    (directory / "config.yml").write_text(config.replace("\nhttp:", "\nmode: development\nhttp:"))
+    done(*init)
+    (directory / "config.yml").write_text(config)
+    for name in ("admin.crt", "admin.key"):  # production's first admin lives a day
+        (directory / name).unlink()
     assert "in production the internal root's key leaves this host" in refused(*init)
     words = folder / "safe" / "root.passphrase"
     words.parent.mkdir()
@@ -68,6 +73,23 @@ def production(made: Path, tmp_path: Path) -> Path:
 def development(fresh: Path, tmp_path: Path) -> Path:
     """A copy of what a plain `init` makes."""
     return copy_installation(fresh, tmp_path / "dev")
+
+
+def test_init_in_production_with_software_alone_makes_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / "var"
+    directory.mkdir(mode=0o700)
+    secret = tmp_path / "keystore.pass"
+    secret.write_text("correct horse battery staple\n")
+    secret.chmod(0o600)
+    ports = {name: free_port() for name in ("port", "http_port", "internal_port")}
+    config = CONFIGURATION.format(passphrase_file=secret, **ports)
+    (directory / "config.yml").write_text(config)
+
+    said = refused("init", "--dir", str(directory), "--key-type", "ecdsa-p256")
+
+    assert "production makes no keys of CAs in engine software" in said
+    assert "nothing was made; configure an HSM (pkcs11), hashicorp_vault or aws_kms" in said
+    assert [path.name for path in directory.iterdir()] == ["config.yml"]
 
 
 def life_of(certificate: Path) -> timedelta:
@@ -311,7 +333,11 @@ def lived_in(
         new = {"id": "new-ca", "subject": {"common_name": "New"}, "profile_id": "device-profile"}
         key = {"key_metadata": {"type": "ECDSA", "bits": 256}}
         ending = {"ca_expiration": {"type": "Duration", "duration": "24h"}}
-        assert admin.post("/api/ca/v1/cas", json={**new, **key, **ending}).status_code == 201
+        answer = admin.post("/api/ca/v1/cas", json={**new, **key, **ending})
+        if request.param == "development":
+            assert answer.status_code == 201
+        else:
+            assert answer.json()["code"] == "engine_not_for_ca_keys"
         assert server.process is not None
         proc = Path(f"/proc/{server.process.pid}")
         seen = {name: (proc / name).read_text() for name in ("limits", "cmdline", "environ")}

@@ -164,6 +164,12 @@ async def found_pki(
     tell(f"DMS: {FIRST_DMS} (pre-registered devices, bootstrap certificates of {BOOTSTRAP_CA})")
 
 
+async def is_founded(ca: CaService) -> bool:
+    """Whether each CA is there, so that `found_pki` would make no key."""
+    there = {authority.id for authority in await ca.list_cas()}
+    return all(wanted.id in there for wanted in CAS)
+
+
 async def _make_ca(
     ca: CaService, wanted: _Ca, key_type: KeyType, tell: Callable[[str], None]
 ) -> None:

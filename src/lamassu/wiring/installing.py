@@ -40,7 +40,7 @@ from lamassu.services.access.contract import (
 )
 from lamassu.services.access.rules import hosts_of, is_loopback
 from lamassu.wiring.asking import held_certificate
-from lamassu.wiring.founding import KeyType, found_pki
+from lamassu.wiring.founding import KeyType, found_pki, is_founded
 from lamassu.wiring.platform import AUDIT_KEY, BOOKMARK_KEY, Platform, opened, url_hosts
 from lamassu.wiring.root_key import RootKeyPlaces, prepare_export
 
@@ -86,6 +86,8 @@ async def install(
     _judge_edge(plan)
     installation = Installation(plan.directory)
     kept = installation.config.exists()
+    if kept:
+        _judge_founding(load(installation.config), installation.directory)
     await asyncio.to_thread(_make_files, installation, plan)
     tell(
         f"configuration: {installation.config}"
@@ -103,12 +105,42 @@ async def install(
                 code=error.code,
             ) from error
     async with opened(plan.directory) as platform:
+        if platform.mode is Mode.PRODUCTION and not await is_founded(platform.ca):
+            _check_founding_engine(settings)
         await _establish_internal_ca(platform, plan, tell, reveal)
         await found_pki(platform.ca, platform.dms, key_type=plan.key_type, tell=tell)
         await platform.bus.start()
         await platform.bus.drained()  # roles and first CRLs of the new CAs
         await platform.bus.stop()
         await _issue_credentials(platform, plan, tell)
+
+
+def _judge_founding(settings: Settings, directory: Path) -> None:
+    """Before anything is made of a configuration that was there: CAs need a place for their keys.
+
+    A database that may hold them already is asked once it is open. Raises `RuleViolation`.
+    """
+    database = settings.database_settings(directory)
+    if settings.mode == "production" and database.path is not None and not database.path.exists():
+        _check_founding_engine(settings)
+
+
+def _check_founding_engine(settings: Settings) -> None:
+    engines = settings.crypto_engines
+    if engines.chosen.for_ca_keys:
+        return
+    others = [engine.id for engine in engines.all if engine.for_ca_keys]
+    advice = (
+        f"set crypto_engines.default_id to one of {', '.join(others)}"
+        if others
+        else "configure an HSM (pkcs11), hashicorp_vault or aws_kms under crypto_engines"
+    )
+    raise RuleViolation(
+        f"production makes no keys of CAs in engine {engines.chosen_id} ({engines.chosen.kind}), so"
+        f" that nothing was made; {advice}, or found this installation with mode: development",
+        code="engine_not_for_ca_keys",
+        field="crypto_engines.default_id",
+    )
 
 
 def _database_place(installation: Installation) -> Path:

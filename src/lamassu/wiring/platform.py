@@ -25,6 +25,7 @@ from lamassu.services.access.usecases import AccessService
 from lamassu.services.alerts import events as alerts_events
 from lamassu.services.alerts.storage import AlertsStorage
 from lamassu.services.alerts.usecases import AlertsService
+from lamassu.services.ca import events as ca_events
 from lamassu.services.ca.storage import CaStorage
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
@@ -149,6 +150,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
     kms = await _open_kms(installation, settings, database, metrics)
     access = _access(settings, database, kms)
     mode = await access.settle_mode(Mode(settings.mode), caller=START)
+    kms.production = mode is Mode.PRODUCTION
     ca = CaService(
         storage=CaStorage(database),
         keys=kms,
@@ -176,6 +178,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
     )
     alerts = AlertsService(store=AlertsStorage(database), clock=clock)
     bus = EventBus(database)
+    ca_events.subscribe(bus, ca)
     va_events.subscribe(bus, va, authorities=ca)
     devices_events.subscribe(bus, devices)
     dms_events.subscribe(bus, dms)

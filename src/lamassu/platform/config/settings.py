@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
@@ -134,6 +134,9 @@ class EngineSection(Section):
     """What every crypto engine has. `timeout_seconds` is how long a caller waits for a
     signature; `workers` how many calls run at once (each kind has its own default)."""
 
+    kind: ClassVar[str] = ""  # the section's name
+    for_ca_keys: ClassVar[bool] = True  # whether production makes keys of CAs there (rule 11)
+
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     metadata: dict[str, str] = {}
     timeout_seconds: Annotated[float, Field(ge=0.1, le=120)] = 10
@@ -142,6 +145,9 @@ class EngineSection(Section):
 
 class SoftwareEngine(EngineSection):
     """Keys encrypted in a directory: for development."""
+
+    kind: ClassVar[str] = "software"
+    for_ca_keys: ClassVar[bool] = False
 
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "software"
     storage_directory: Path = Path("keys")
@@ -157,6 +163,8 @@ class ModuleOptions(Section):
 class Pkcs11Engine(EngineSection):
     """An HSM: a token, by its label, behind a vendor's library."""
 
+    kind: ClassVar[str] = "pkcs11"
+
     token: str
     pin: SecretStr
     module_path: Path
@@ -165,6 +173,8 @@ class Pkcs11Engine(EngineSection):
 
 class VaultEngine(EngineSection):
     """HashiCorp Vault, found at `address` or at `protocol`, `hostname`, `port`."""
+
+    kind: ClassVar[str] = "hashicorp_vault"
 
     role_id: SecretStr
     secret_id: SecretStr
@@ -200,6 +210,8 @@ class AwsEngine(EngineSection):
 class AwsKmsEngine(AwsEngine):
     """AWS KMS. `key_spec` is what keys are made as when nothing else is asked."""
 
+    kind: ClassVar[str] = "aws_kms"
+
     key_spec: Literal[
         "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521"
     ] = "RSA_4096"
@@ -208,6 +220,9 @@ class AwsKmsEngine(AwsEngine):
 
 class SecretsManagerEngine(AwsEngine):
     """AWS Secrets Manager."""
+
+    kind: ClassVar[str] = "aws_secrets_manager"
+    for_ca_keys: ClassVar[bool] = False
 
 
 class CryptoEngines(Section):
@@ -238,6 +253,11 @@ class CryptoEngines(Section):
     def ids(self) -> list[str]:
         """Of all engines, of every kind."""
         return [engine.id for engine in self.all]
+
+    @property
+    def chosen(self) -> EngineSection:
+        """The engine that new keys go to."""
+        return next(engine for engine in self.all if engine.id == self.chosen_id)
 
     @property
     def chosen_id(self) -> str:

@@ -60,6 +60,26 @@ def check_spec(spec: KeySpec, engine: Engine) -> None:
         )
 
 
+def check_may_hold(purpose: KeyPurpose, engine: Engine, engines: Sequence[Engine]) -> None:
+    """In production a CA's key is made where it can be kept (security rule 11).
+
+    `engines` are all that are configured. Raises `RuleViolation` (`engine_not_for_ca_keys`).
+    """
+    if purpose is not KeyPurpose.CA or engine.for_ca_keys:
+        return
+    others = [one.id for one in engines if one.for_ca_keys]
+    advice = (
+        f"name one of these instead: {', '.join(others)}"
+        if others
+        else "configure one that would do, such as pkcs11, hashicorp_vault or aws_kms"
+    )
+    raise RuleViolation(
+        f"in production engine {engine.id} ({engine.name}) gets no keys of CAs; {advice}",
+        code="engine_not_for_ca_keys",
+        field="engine_id",
+    )
+
+
 def parse_identifier(identifier: str) -> str:
     """A key id or alias, as it stands or taken from a PKCS#11 URI.
 

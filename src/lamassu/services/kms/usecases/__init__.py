@@ -61,8 +61,13 @@ class KmsService:
         storage: KeyStorage,
         clock: Clock,
         meter: EngineMeter | None = None,
+        production: bool = False,
     ) -> None:
-        """Raises `RuleViolation` (`unknown_engine`) when the default engine is not there."""
+        """`production` may be set later: the mode is settled by a service that needs keys.
+
+        Raises `RuleViolation` (`unknown_engine`) when the default engine is not there.
+        """
+        self.production = production
         self._engines = EngineDirectory(engines, default_id=default_engine_id, meter=meter)
         self._storage = storage
         self._clock = clock
@@ -247,6 +252,7 @@ class KmsService:
             engines=self._engines,
             storage=self._storage,
             clock=self._clock,
+            production=self.production,
         )
 
     async def _delete(

@@ -23,12 +23,15 @@ async def make_key(
     engines: EngineDirectory,
     storage: KeyStorage,
     clock: Clock,
+    production: bool = False,
 ) -> Key:
     """Judge, generate, store. A row never names a key that its engine does not have."""
     rules.check_name(wanted.name)
     rules.check_tags(wanted.tags)
     engine_id, engine = engines.choose(wanted.engine_id)
     rules.check_spec(wanted.spec, engines.facts_of(engine_id))
+    if production:
+        rules.check_may_hold(purpose, engines.facts_of(engine_id), engines.facts())
     made = await engine.generate(wanted.spec, purpose=purpose)
     key = Key(
         key_id=made.key_id,
