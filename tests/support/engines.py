@@ -93,4 +93,6 @@ def software_stand(folder: Path) -> Iterator[Stand]:
 
 KINDS: dict[str, OpenStand] = {
     "software": software_stand,
+    "aws-kms": _elsewhere("tests.support.moto", "kms_stand"),
+    "aws-secrets-manager": _elsewhere("tests.support.moto", "secrets_manager_stand"),
 }

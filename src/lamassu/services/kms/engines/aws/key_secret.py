@@ -28,8 +28,7 @@ def key_of(secret: str) -> PrivateKey | None:
     use. PKCS#1 and SEC 1 are read too, as by the original."""
     try:
         pem = base64.b64decode(json.loads(secret)["key"], validate=True)
-        # whoever may write the secret could put any key there: the key's id vouches for it
-        key = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
+        key = load_pem_private_key(pem, None)
     except (ValueError, KeyError, TypeError, UnsupportedAlgorithm):
         return None
     return key if isinstance(key, get_args(PrivateKey)) else None
