@@ -86,6 +86,25 @@ class Key:
     version: int = 0
 
 
+class MoveStep(StrEnum):
+    """How far a move has come: judged only; the copy is being made; the copy is in use."""
+
+    PLANNED = "PLANNED"
+    COPYING = "COPYING"
+    SWITCHED = "SWITCHED"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyMove:
+    """A key on its way from one engine to another."""
+
+    key_id: str
+    source: str
+    target: str
+    step: MoveStep
+    begun_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """A crypto engine and what it can make; `supported` maps an algorithm to its sizes.
@@ -234,6 +253,23 @@ class Keys(Protocol):
 
     async def unbind(self, key_id: str, binding: Binding, *, caller: Caller) -> None:
         """Note that it no longer needs the key. Idempotent; unknown keys are ignored."""
+        ...
+
+    async def plan_move(self, key_id: str, engine_id: str, *, purpose: KeyPurpose) -> KeyMove:
+        """What moving the key into another engine would do; nothing is changed.
+
+        Raises `NotFound`, and `RuleViolation`, `Conflict` or `Unavailable` with what stands
+        in the way.
+        """
+        ...
+
+    async def move(
+        self, key_id: str, engine_id: str, *, purpose: KeyPurpose, caller: Caller
+    ) -> Key:
+        """Move the key, or go on with a move that was cut off; it can be used all the while.
+
+        Raises as `plan_move`. Before the switch every failure leaves it where it was.
+        """
         ...
 
     async def discard(self, key_id: str, *, purpose: KeyPurpose, caller: Caller) -> None:

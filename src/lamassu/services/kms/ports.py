@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from lamassu.kernel.errors import Unavailable
 from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
-from lamassu.services.kms.contract import Binding, Engine, Key, KeyPurpose, KeySpec
+from lamassu.services.kms.contract import Binding, Engine, Key, KeyMove, KeyPurpose, KeySpec
 from lamassu.services.kms.model import KeyCounts, MadeKey, PrivateKey
 
 
@@ -163,6 +163,18 @@ class KeyUnit(Protocol):
         """Take back what `bind` noted."""
         ...
 
+    async def rehome(self, key: Key, moved: Key) -> None:
+        """Write the engine and version of a locked key that moved."""
+        ...
+
+    async def save_move(self, move: KeyMove) -> None:
+        """Write how far the move of a locked key has come."""
+        ...
+
+    async def end_move(self, key_id: str) -> None:
+        """Forget a move."""
+        ...
+
     async def delete(self, key: Key) -> None:
         """Remove a locked key, its aliases and bindings."""
         ...
@@ -194,6 +206,14 @@ class KeyStorage(Protocol):
 
         Without filters there is no limit: those numbers are kept, not counted.
         """
+        ...
+
+    async def find_move(self, key_id: str) -> KeyMove | None:
+        """The move of this key that has begun and not ended."""
+        ...
+
+    async def moves(self) -> Sequence[KeyMove]:
+        """Every move that has begun and not ended."""
         ...
 
     async def known_among(self, key_ids: Sequence[str]) -> frozenset[str]:

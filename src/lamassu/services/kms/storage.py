@@ -45,9 +45,11 @@ from lamassu.services.kms.contract import (
     Binding,
     Key,
     KeyAlgorithm,
+    KeyMove,
     KeyOrigin,
     KeyPurpose,
     KeySpec,
+    MoveStep,
 )
 from lamassu.services.kms.model import KeyCounts
 from lamassu.services.kms.ports import KeyUnit
@@ -106,6 +108,16 @@ counts = Table(
     Column("algorithm", Text, primary_key=True),
     Column("purpose", Text, primary_key=True),
     Column("keys", BigInteger, nullable=False),
+)
+
+moves = Table(
+    "kms_moves",
+    metadata,
+    Column("key_id", Text, ForeignKey("kms_keys.key_id", ondelete="CASCADE"), primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("step", Text, nullable=False),
+    Column("begun_at", UtcDateTime, nullable=False),
 )
 
 COLUMNS: Mapping[str, ColumnElement[object]] = {
@@ -170,6 +182,17 @@ class KmsStorage:
             )
             found = _counted((await connection.execute(grouped)).all())
         return found if found.total <= limit else None
+
+    async def find_move(self, key_id: str) -> KeyMove | None:
+        async with self._database.reading(SERVICE) as connection:
+            query = select(moves).where(moves.c.key_id == key_id)
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else _move(row)
+
+    async def moves(self) -> Sequence[KeyMove]:
+        async with self._database.reading(SERVICE) as connection:
+            rows = await connection.execute(select(moves).order_by(moves.c.begun_at))
+            return [_move(row) for row in rows]
 
     async def known_among(self, key_ids: Sequence[str]) -> frozenset[str]:
         known: set[str] = set()
@@ -243,8 +266,32 @@ class _SqlKeyUnit(ServiceUnit):
             )
         )
 
+    async def rehome(self, key: Key, moved: Key) -> None:
+        await self._connection.execute(
+            update(keys)
+            .where(keys.c.key_id == key.key_id)
+            .values(engine_id=moved.engine_id, version=moved.version)
+        )
+        await self._count(key, -1)
+        await self._count(moved, 1)
+
+    async def save_move(self, move: KeyMove) -> None:
+        await self.end_move(move.key_id)
+        await self._connection.execute(
+            insert(moves).values(
+                key_id=move.key_id,
+                source=move.source,
+                target=move.target,
+                step=move.step.value,
+                begun_at=move.begun_at,
+            )
+        )
+
+    async def end_move(self, key_id: str) -> None:
+        await self._connection.execute(delete(moves).where(moves.c.key_id == key_id))
+
     async def delete(self, key: Key) -> None:
-        for table in (aliases, bindings, keys):
+        for table in (aliases, bindings, moves, keys):
             await self._connection.execute(delete(table).where(table.c.key_id == key.key_id))
         await self._count(key, -1)
 
@@ -329,6 +376,10 @@ def _counted(rows: Iterable[Any]) -> KeyCounts:
         by_engine[engine_id] = by_engine.get(engine_id, 0) + number
         by_algorithm[kind] = by_algorithm.get(kind, 0) + number
     return KeyCounts(by_engine, by_algorithm)
+
+
+def _move(row: Row[Any]) -> KeyMove:
+    return KeyMove(row.key_id, row.source, row.target, MoveStep(row.step), row.begun_at)
 
 
 def _key(row: Row[tuple[object, ...]], named: Sequence[str], bound: Sequence[Binding]) -> Key:

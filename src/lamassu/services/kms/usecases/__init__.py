@@ -11,9 +11,9 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from lamassu.kernel.clock import Clock
-from lamassu.kernel.errors import NotFound
+from lamassu.kernel.errors import NotFound, Unavailable
 from lamassu.kernel.identity import Caller, system_caller
-from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms import rules
 from lamassu.services.kms.contract import (
@@ -21,13 +21,15 @@ from lamassu.services.kms.contract import (
     Engine,
     EngineHealth,
     Key,
+    KeyMove,
     KeyPurpose,
     KeySpec,
     MessageType,
 )
-from lamassu.services.kms.model import NewKey
+from lamassu.services.kms.model import ImportedKey, KeyCounts, NewKey
 from lamassu.services.kms.ports import CryptoEngine, KeyStorage
 from lamassu.services.kms.usecases.bind_key import bind_key, unbind_key
+from lamassu.services.kms.usecases.count_keys import count_keys
 from lamassu.services.kms.usecases.delete_key import delete_key
 from lamassu.services.kms.usecases.describe_key import Change, describe_key
 from lamassu.services.kms.usecases.engines import EngineDirectory
@@ -35,7 +37,9 @@ from lamassu.services.kms.usecases.export_key import export_key
 from lamassu.services.kms.usecases.find_key import find_key, get_visible_key
 from lamassu.services.kms.usecases.find_lost_keys import KeySearch, find_lost_keys
 from lamassu.services.kms.usecases.guard import EngineMeter
+from lamassu.services.kms.usecases.import_key import KeyImport
 from lamassu.services.kms.usecases.make_key import make_key
+from lamassu.services.kms.usecases.move_key import KeyMoving
 from lamassu.services.kms.usecases.sign_message import Message, sign_message
 from lamassu.services.kms.usecases.sweep_orphans import sweep_orphans
 from lamassu.services.kms.usecases.verify_message import verify_message
@@ -71,10 +75,13 @@ class KmsService:
         self._engines = EngineDirectory(engines, default_id=default_engine_id, meter=meter)
         self._storage = storage
         self._clock = clock
+        self._moving = KeyMoving(self._engines, storage)
+        self._imports = KeyImport(engines=self._engines, storage=storage, clock=clock)
         self._remembered: OrderedDict[str, Key] = OrderedDict()
 
     async def start(self) -> Sequence[str]:
-        """Set orphaned keys aside; returns their ids for the log."""
+        """End moves that were cut off, and set orphaned keys aside; returns these for the log."""
+        await self._moving.finish_switched(system_caller("kms"))
         return await sweep_orphans(
             engines=self._engines, storage=self._storage, now=self._clock.now()
         )
@@ -118,7 +125,17 @@ class KmsService:
         purpose: KeyPurpose,
     ) -> T:
         key = rules.check_purpose(await self._recall(key_id), purpose)
-        return await self._engines.holding(key.engine_id).use(key_id, build, purpose=purpose)
+        try:
+            return await self._engines.holding(key.engine_id).use(key_id, build, purpose=purpose)
+        except Unavailable as error:
+            if error.code != "key_lost":
+                raise
+            # it may have moved to another engine since we remembered where it is
+            self._remembered.pop(key_id, None)
+            moved = rules.check_purpose(await self._recall(key_id), purpose)
+            if moved.engine_id == key.engine_id:
+                raise
+        return await self._engines.holding(moved.engine_id).use(key_id, build, purpose=purpose)
 
     async def sign_for_ca(
         self,
@@ -156,6 +173,25 @@ class KmsService:
 
     async def unbind(self, key_id: str, binding: Binding, *, caller: Caller) -> None:
         await unbind_key(key_id, binding, caller=caller, storage=self._storage)
+
+    async def plan_move(self, key_id: str, engine_id: str, *, purpose: KeyPurpose) -> KeyMove:
+        key = await self.get(key_id, purpose=purpose)
+        return await self._moving.plan(key, engine_id, production=self.production)
+
+    async def move(
+        self, key_id: str, engine_id: str, *, purpose: KeyPurpose, caller: Caller
+    ) -> Key:
+        key = await self.get(key_id, purpose=purpose)
+        try:
+            return await self._moving.move(
+                key,
+                engine_id,
+                production=self.production,
+                caller=caller,
+                now=self._clock.now(),
+            )
+        finally:
+            self._remembered.pop(key_id, None)
 
     async def discard(self, key_id: str, *, purpose: KeyPurpose, caller: Caller) -> None:
         key = await self._storage.find(key_id)
@@ -204,6 +240,14 @@ class KmsService:
     async def create_named(self, wanted: NewKey, *, caller: Caller) -> Key:
         """Make a general key."""
         return await self._make(wanted, KeyPurpose.GENERAL, caller)
+
+    async def import_named(self, wanted: ImportedKey, *, caller: Caller) -> Key:
+        """Keep a private key made elsewhere, as a general key."""
+        return await self._imports.take(wanted, caller=caller)
+
+    async def count_keys(self, filters: Sequence[Filter] = ()) -> KeyCounts:
+        """How many keys the API may know of."""
+        return await count_keys(filters, engines=self._engines, storage=self._storage)
 
     async def get_named(self, identifier: str) -> Key:
         """Raises `NotFound` (`key not found`), `Malformed` for a broken URI."""
@@ -270,7 +314,7 @@ class KmsService:
         self._remembered.pop(key.key_id, None)
 
     async def _recall(self, key_id: str) -> Key | None:
-        """The key's row, for its engine and purpose only: those never change."""
+        """The key's row, for engine and purpose only: a move shows when the key is lost."""
         key = self._remembered.get(key_id)
         if key is None:
             key = await self._storage.find(key_id)
