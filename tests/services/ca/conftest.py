@@ -15,7 +15,7 @@ from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases import KmsService
 from tests.support.databases import DatabaseFactory
 
-from .world import ALICE, Listener, MovedClock, World
+from .world import ALICE, Crowd, Listener, MovedClock, World
 
 
 @pytest.fixture
@@ -41,6 +41,7 @@ async def world(
         engines=[engine], default_engine_id="software", storage=KmsStorage(database), clock=clock
     )
     va = Listener()
+    people = Crowd(clock)
     ca = CaService(
         storage=CaStorage(database),
         keys=kms,
@@ -48,6 +49,7 @@ async def world(
         validation_urls=["http://pki.test:8080"],
         revocations=va,
         own_hosts=["pki.test", "192.0.2.7"],
+        people=people,
     )
 
     async def authenticate(peer: Peer) -> Principal | None:
@@ -61,4 +63,4 @@ async def world(
     )
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="https://localhost/api/ca") as api:
-        yield World(ca, kms, api, clock, database, va)
+        yield World(ca, kms, api, clock, database, va, people)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -23,6 +23,7 @@ from lamassu.kernel.x509.names import Subject
 from lamassu.platform.database import Database
 from lamassu.platform.database.journal_tables import tables as journal_tables
 from lamassu.services.ca.contract import (
+    AdminStanding,
     Certificate,
     CertificationAuthority,
     IssuanceProfile,
@@ -73,6 +74,31 @@ class Listener:
     async def revocation_changed(self, ca_id: str, *, wait: timedelta) -> bool:
         self.told.append(ca_id)
         return self.shows
+
+
+@dataclass
+class Crowd:
+    """Admins, as access knows them."""
+
+    clock: MovedClock
+    known: dict[str, AdminStanding] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("alice", "bob", "carol", "dave"):
+            self.certify(name)
+
+    async def admins(self) -> dict[str, AdminStanding]:
+        return dict(self.known)
+
+    def certify(self, name: str) -> None:
+        before = self.known.get(name, AdminStanding(False))
+        self.known[name] = replace(before, holds_certificate=True)
+
+    def revoke(self, name: str) -> None:
+        self.known[name] = AdminStanding(False, self.clock.now())
+
+    def let_expire(self, name: str) -> None:
+        self.known[name] = replace(self.known[name], holds_certificate=False)
 
 
 @cache
@@ -134,6 +160,7 @@ class World:
     clock: MovedClock
     database: Database
     va: Listener
+    people: Crowd
 
     async def profile(self, profile: IssuanceProfile = DEVICE_PROFILE) -> IssuanceProfile:
         return await self.ca.create_profile(profile, caller=ALICE)
