@@ -1,0 +1,262 @@
+"""A vendor's PKCS #11 library, loaded once into this process and initialised for threads.
+
+`python-pkcs11` calls `C_Initialize(NULL)`, which promises the library that only one thread will
+ever call it; a library that believes it (SoftHSM does) crashes the process under two. So the
+library is initialised here instead, once per file and process, with `CKF_OS_LOCKING_OK`:
+`_ThreadedLibrary` takes the place of the binding's own `initialize`. A library that cannot lock
+by itself (`CKR_CANT_LOCK`) is called by one thread at a time, under `Module.calling`.
+
+It is never finalised when the process ends: a daemon thread may still be inside it, and tokens
+notice by themselves that their client is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Final
+
+from pkcs11 import _pkcs11
+from pkcs11.exceptions import (
+    PinIncorrect,
+    PinInvalid,
+    PinLenRange,
+    PinLocked,
+    PKCS11Error,
+    SessionHandleInvalid,
+    TokenNotPresent,
+    UserAlreadyLoggedIn,
+    UserPinNotInitialized,
+)
+from pkcs11.types import Session
+
+from lamassu.services.kms.ports import EngineDown, EngineRefused
+
+# PKCS #11 v2.40: return values (§5.1), flags and states (pkcs11t.h)
+CKR_OK = 0x000
+CKR_CANT_LOCK = 0x00A
+CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191
+CKF_OS_LOCKING_OK = 0x002
+CKU_USER = 1
+USER_STATES: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
+# C_Login's answers that are told apart; names of the others are not needed
+LOGIN_ERRORS: Mapping[int, type[PKCS11Error]] = {
+    0x0A0: PinIncorrect,
+    0x0A1: PinInvalid,
+    0x0A2: PinLenRange,
+    0x0A4: PinLocked,
+    0x0B3: SessionHandleInvalid,
+    0x0E0: TokenNotPresent,
+    0x100: UserAlreadyLoggedIn,
+    0x102: UserPinNotInitialized,
+}
+
+
+class _InitializeArguments(ctypes.Structure):
+    """CK_C_INITIALIZE_ARGS."""
+
+    _fields_ = (
+        ("create_mutex", ctypes.c_void_p),
+        ("destroy_mutex", ctypes.c_void_p),
+        ("lock_mutex", ctypes.c_void_p),
+        ("unlock_mutex", ctypes.c_void_p),
+        ("flags", ctypes.c_ulong),
+        ("reserved", ctypes.c_void_p),
+    )
+
+
+class _SessionInfo(ctypes.Structure):
+    """CK_SESSION_INFO."""
+
+    _fields_ = (
+        ("slot_id", ctypes.c_ulong),
+        ("state", ctypes.c_ulong),
+        ("flags", ctypes.c_ulong),
+        ("device_error", ctypes.c_ulong),
+    )
+
+
+class _Functions(ctypes.Structure):
+    """The head of CK_FUNCTION_LIST: what is called here without the binding."""
+
+    _fields_ = (
+        ("version", ctypes.c_ubyte * 2),
+        ("C_Initialize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
+        ("C_Finalize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
+        ("between", ctypes.c_void_p * 13),
+        (
+            "C_GetSessionInfo",
+            ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.POINTER(_SessionInfo)),
+        ),
+        ("operation_state", ctypes.c_void_p * 2),
+        (
+            "C_Login",
+            ctypes.CFUNCTYPE(
+                ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong
+            ),
+        ),
+    )
+
+
+def _functions(path: Path) -> _Functions:
+    """Raises `OSError` (the library cannot be loaded) and `AttributeError` (it is another kind)."""
+    library = ctypes.CDLL(str(path))
+    listed = ctypes.POINTER(_Functions)()
+    answer = library.C_GetFunctionList(ctypes.byref(listed))
+    if answer != CKR_OK:
+        raise OSError(f"C_GetFunctionList answered {answer:#x}")
+    return listed.contents
+
+
+class _ThreadedLibrary(_pkcs11.lib):
+    """The binding's library without its `C_Initialize(NULL)` and its `C_Finalize`."""
+
+    def initialize(self) -> None:
+        """`Module` did that already."""
+
+
+class Module:
+    """One loaded library. Constructed by `load_module` alone."""
+
+    def __init__(self, path: Path, env: Mapping[str, str]) -> None:
+        self.path = path
+        self._env = dict(env)
+        self._functions = _functions(path)
+        self._serialised = not self._initialize()
+        self.calling: AbstractContextManager[object] = (
+            threading.RLock() if self._serialised else nullcontext()
+        )
+        self.library = _ThreadedLibrary(str(path))
+        # one reference too many: the binding unloads the library of a collected object
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.library))
+        self.connecting = threading.Lock()  # held while a token is looked for and logged in to
+        self._sessions = 0
+        self._counting = threading.Lock()
+
+    @property
+    def serialised(self) -> bool:
+        """Whether the library has one thread at a time, because it cannot lock by itself."""
+        return self._serialised
+
+    def check_environment(self, env: Mapping[str, str]) -> None:
+        """Raise `EngineRefused` if an engine asks for other variables than it was loaded with."""
+        differing = [name for name, value in env.items() if self._env.get(name) != value]
+        if differing:
+            raise EngineRefused(
+                f"the library {self.path} was loaded with another {', '.join(differing)}; engines"
+                " that use one library need the same module_extra_options.env",
+                code="module_env_conflict",
+            )
+
+    def opened(self) -> None:
+        """A session was opened."""
+        with self._counting:
+            self._sessions += 1
+
+    def closed(self) -> None:
+        """A session was closed, or is gone with its token."""
+        with self._counting:
+            self._sessions -= 1
+
+    def refresh(self) -> bool:
+        """Start the library again, so that it looks for tokens anew; some look only then.
+
+        Only while no session of this process is open and `connecting` is held; says whether it
+        was done.
+        """
+        with self._counting:
+            if self._sessions:
+                return False
+            self._functions.C_Finalize(None)
+            self._initialize()
+            return True
+
+    def login(self, session: Session, pin: bytes) -> None:
+        """C_Login as the user, which holds for all sessions with the token.
+
+        Not by the binding: its sessions log everybody out when they are closed. Raises as it.
+        """
+        answer = self._functions.C_Login(_handle(session), CKU_USER, pin, len(pin))
+        if answer != CKR_OK:
+            raise LOGIN_ERRORS.get(answer, PKCS11Error)(f"C_Login answered {answer:#x}")
+
+    def is_logged_in(self, session: Session) -> bool:
+        """Whether this session is the user's now. A session that is none any more is not."""
+        info = _SessionInfo()
+        answer = self._functions.C_GetSessionInfo(_handle(session), ctypes.byref(info))
+        return answer == CKR_OK and info.state in USER_STATES
+
+    def _initialize(self) -> bool:
+        """Whether threads may call it at once."""
+        arguments = _InitializeArguments(flags=CKF_OS_LOCKING_OK)
+        answer = self._functions.C_Initialize(ctypes.byref(arguments))
+        if answer == CKR_OK:
+            return True
+        if answer == CKR_CANT_LOCK:
+            answer = self._functions.C_Initialize(None)
+        # somebody else in this process may have initialised it, nobody knows how
+        if answer not in (CKR_OK, CKR_CRYPTOKI_ALREADY_INITIALIZED):
+            raise EngineDown(
+                f"the library {self.path} does not start (C_Initialize answered {answer:#x});"
+                " see the vendor's log and configuration",
+                code="module_start_failed",
+            )
+        return False
+
+
+def _handle(session: Session) -> int:
+    return int(session.handle)  # type: ignore[attr-defined]  # not in the binding's stubs
+
+
+_modules: dict[Path, Module] = {}
+_loading = threading.Lock()
+
+
+def load_module(path: Path, env: Mapping[str, str], *, patience: float) -> Module:
+    """The library of this path, loaded at the first call, with `env` set before.
+
+    `patience` in seconds bounds the wait for another thread that loads it. Raises
+    `EngineRefused`: `module_missing`, `module_not_loadable`, `module_env_conflict`; `EngineDown`.
+    """
+    if not path.is_file():
+        raise EngineRefused(
+            f"there is no PKCS #11 library {path}; install the vendor's client or correct"
+            " module_path",
+            code="module_missing",
+        )
+    real = path.resolve()
+    if not _loading.acquire(timeout=patience):
+        raise EngineDown(f"the library {path} hangs while it is loaded", code="module_hangs")
+    try:
+        module = _modules.get(real)
+        if module is None:
+            set_environment(env)
+            module = _modules[real] = _load(real, env)
+        else:
+            module.check_environment(env)
+        return module
+    finally:
+        _loading.release()
+
+
+def set_environment(env: Mapping[str, str]) -> None:
+    """Set what a library reads when it is loaded; names keep their case."""
+    for name, value in env.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+def _load(path: Path, env: Mapping[str, str]) -> Module:
+    try:
+        return Module(path, env)
+    except (OSError, AttributeError, PKCS11Error) as error:
+        # the loader's own words: they name the missing library or the wrong architecture
+        raise EngineRefused(
+            f"{path} cannot be loaded as a PKCS #11 library: {error}; give module_path the"
+            " vendor's library for this system",
+            code="module_not_loadable",
+        ) from error

@@ -1,0 +1,155 @@
+"""One token for any number of threads: connected when first needed, and again when it was lost."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from pkcs11.constants import Attribute, ObjectClass
+from pkcs11.exceptions import PKCS11Error, UserNotLoggedIn
+
+from lamassu.kernel.errors import Unavailable
+from lamassu.services.kms.engines.pkcs11.connection import (
+    Connection,
+    Seat,
+    TokenFacts,
+    TokenSettings,
+    connect,
+)
+from lamassu.services.kms.engines.pkcs11.errors import LOST, translate
+from lamassu.services.kms.engines.pkcs11.pins import RefusedPins
+from lamassu.services.kms.ports import EngineDown, EngineRefused
+
+T = TypeVar("T")
+
+CHECK_LABEL = "lamassu:check"  # of no key
+CLOSE_PATIENCE = 2.0  # seconds that `close` waits for a library which may hang
+
+
+class TokenLink:
+    """Runs work in sessions that are logged in."""
+
+    def __init__(self, settings: TokenSettings, pins: RefusedPins) -> None:
+        self._settings = settings
+        self._pins = pins
+        self._connection: Connection | None = None
+        self._connecting = threading.Lock()
+        self._facts: TokenFacts | None = None
+        self._refused_pin: str | None = None
+        self._closed = False
+        self._process = os.getpid()
+
+    @property
+    def facts(self) -> TokenFacts | None:
+        """What the token said at the last connection, if there was one."""
+        return self._facts
+
+    def run(self, work: Callable[[Seat], T]) -> T:
+        """Do `work` with a session. If the token was lost, log in anew and do it once more.
+
+        Raises `EngineDown`, `EngineRefused`, and whatever else the table of errors says.
+        """
+        try:
+            try:
+                return self._once(work)
+            except LOST:
+                return self._once(work)
+        except PKCS11Error as error:
+            raise translate(error, self._settings.engine_id) from error
+
+    def check(self) -> None:
+        """See that the token is there, and that its sessions are the user's."""
+        self.run(_check)
+
+    def close(self) -> None:
+        """Close every session; those in use are closed when they come back. Never hangs."""
+        self._closed = True
+        connection = self._connection
+        if connection is None or self._process != os.getpid():
+            return
+        closing = threading.Thread(target=connection.end, daemon=True, name="token-close")
+        closing.start()
+        closing.join(CLOSE_PATIENCE)
+
+    def _once(self, work: Callable[[Seat], T]) -> T:
+        seat = self._take()
+        connection = seat.connection
+        try:
+            with connection.module.calling:
+                return work(seat)
+        except LOST:
+            connection.end()
+            raise
+        finally:
+            connection.give_back(seat)
+
+    def _take(self) -> Seat:
+        while True:
+            connection = self._connected()
+            try:
+                seat = connection.take()
+            except (PKCS11Error, EngineDown):
+                # sessions that never come back hang in the library: leave them behind
+                connection.end()
+                raise
+            if seat is not None:
+                return seat
+
+    def _connected(self) -> Connection:
+        connection = self._connection
+        if connection is not None and not connection.ended and self._process == os.getpid():
+            return connection
+        if self._closed:
+            raise Unavailable("the crypto engine is closing", code="engine_closed")
+        if self._process != os.getpid():
+            # PKCS #11 v2.40 §5.4: a child must initialise the library itself
+            raise EngineDown(
+                "a forked process cannot use its parent's sessions with a token; open the engine"
+                " in the process that uses it",
+                code="engine_forked",
+            )
+        if not self._connecting.acquire(timeout=self._settings.patience):
+            raise EngineDown(
+                f"engine {self._settings.engine_id}: the token does not answer while logging in",
+                code="token_busy",
+            )
+        try:
+            return self._connect()
+        finally:
+            self._connecting.release()
+
+    def _connect(self) -> Connection:
+        if self._connection is not None and not self._connection.ended:
+            return self._connection  # another thread was faster
+        if self._refused_pin is not None:
+            raise EngineRefused(self._refused_pin, code="pin_refused")
+        try:
+            self._connection = connect(self._settings, self._pins)
+        except EngineRefused as error:
+            if error.code == "pin_refused":
+                self._refused_pin = error.text
+            elif error.code == "token_missing" and self._facts is not None:
+                raise EngineDown(error.text, code="token_lost") from error
+            raise
+        self._facts = self._connection.facts
+        if self._closed:
+            self._connection.end()
+        return self._connection
+
+
+def _check(seat: Seat) -> None:
+    connection = seat.connection
+    connection.token.slot.get_token()
+    check_login(seat)
+    # a small search also asks those tokens whose library answers the rest from memory
+    wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.LABEL: CHECK_LABEL}
+    for _ in seat.session.get_objects(wanted):
+        pass
+
+
+def check_login(seat: Seat) -> None:
+    """Raise `UserNotLoggedIn` when the login was lost: private keys are invisible then."""
+    if not seat.connection.module.is_logged_in(seat.session):
+        raise UserNotLoggedIn
