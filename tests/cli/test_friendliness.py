@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,25 @@ def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
 def test_every_command_has_an_example_of_itself(path: tuple[str, ...]) -> None:
     help_text = lamassu(*path, "--help").output
     assert f"lamassu {' '.join(path)}" in help_text.split("Example", 1)[1]
+
+
+@pytest.mark.parametrize("path", list(commands(get_command(app))), ids=" ".join)
+def test_a_help_names_every_option_in_whole_on_a_narrow_terminal(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    monkeypatch.setenv("COLUMNS", "80")
+    command = get_command(app)
+    for name in path:
+        assert isinstance(command, TyperGroup)
+        command = command.commands[name]
+
+    said = lamassu(*path, "--help").output
+
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and not getattr(parameter, "hidden", False):
+            for option in (*parameter.opts, *parameter.secondary_opts):
+                assert re.search(rf"(?<![\w-]){option}(?![\w-])", said), option
 
 
 def test_helps_keep_the_brackets_of_a_filter() -> None:

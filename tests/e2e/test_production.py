@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words.parent.mkdir()
     (folder / "medium").mkdir()
     export = ("--export-root-key", str(folder / "medium" / "root.pem"))
-    done(*init, *export, "--export-root-passphrase-file", str(words))
+    done(*init, *export, "--root-passphrase-file", str(words))
     return folder
 
 

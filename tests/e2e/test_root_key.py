@@ -58,7 +58,7 @@ def keys_of(directory: Path) -> set[str]:
 def test_the_passphrase_goes_to_its_own_place(directory: Path, key: Path, words: Path) -> None:
     before = keys_of(directory)
 
-    status, said = init(directory, "--export-root-key", key, "--export-root-passphrase-file", words)
+    status, said = init(directory, "--export-root-key", key, "--root-passphrase-file", words)
 
     assert status == 0, said
     assert [path.name for path in key.parent.iterdir()] == ["root.pem"]
@@ -73,7 +73,7 @@ def test_a_passphrase_that_is_there_is_taken(directory: Path, key: Path, words: 
     words.write_text("correct horse battery staple\n")
     words.chmod(0o600)
 
-    status, said = init(directory, "--export-root-key", key, "--export-root-passphrase-file", words)
+    status, said = init(directory, "--export-root-key", key, "--root-passphrase-file", words)
 
     assert status == 0, said
     assert opens(key, "correct horse battery staple")
@@ -106,7 +106,7 @@ def on_a_terminal(*arguments: str) -> Iterator[str]:
 
 
 def test_a_later_init_has_nothing_to_take_away(directory: Path, key: Path, words: Path) -> None:
-    taken = ("--export-root-passphrase-file", words)
+    taken = ("--root-passphrase-file", words)
     assert init(directory, "--export-root-key", key, *taken)[0] == 0
     content = key.read_bytes()
 
@@ -139,10 +139,10 @@ def test_a_bad_place_or_passphrase_is_refused_and_the_key_stays(
         "no folder": (words / "nowhere", "there is no folder"),
     }[case]
 
-    status, said = init(directory, "--export-root-key", key, "--export-root-passphrase-file", place)
+    status, said = init(directory, "--export-root-key", key, "--root-passphrase-file", place)
 
     assert status == 1
-    assert "--export-root-passphrase-file: " in said
+    assert "--root-passphrase-file: " in said
     assert text in said
     assert keys_of(directory) == before
     assert not key.exists()
@@ -156,7 +156,7 @@ def test_without_a_terminal_a_passphrase_file_is_asked_for(directory: Path, key:
 
     assert status == 1
     assert "no terminal to show its passphrase on" in said
-    assert "--export-root-passphrase-file" in said
+    assert "--root-passphrase-file" in said
     assert keys_of(directory) == before
     assert not any(key.parent.iterdir())
 
@@ -165,7 +165,7 @@ def test_the_key_itself_goes_to_no_place_that_stays(
     directory: Path, key: Path, words: Path
 ) -> None:
     key.write_text("another root's key")
-    taken = ("--export-root-passphrase-file", words)
+    taken = ("--root-passphrase-file", words)
 
     assert "there already" in init(directory, "--export-root-key", key, *taken)[1]
     inside = directory / "root.pem"

@@ -43,13 +43,14 @@ def init(
         typer.Option(help="YAML file with the section crypto_engines; software if absent."),
     ] = None,
     key_type: Annotated[
-        wiring.KeyType, typer.Option(help="Keys of the CAs.")
+        wiring.KeyType,
+        typer.Option(metavar="TYPE", help="Keys of the CAs: rsa-4096, ecdsa-p256, ecdsa-p384."),
     ] = wiring.KeyType.RSA_4096,
     export_root_key: Annotated[
         Path | None,
         typer.Option(help="Move the internal root's key, encrypted, to this file (production)."),
     ] = None,
-    export_root_passphrase_file: Annotated[
+    root_passphrase_file: Annotated[
         Path | None,
         typer.Option(
             help="Its passphrase: read from this file, made if absent, in another place than"
@@ -69,9 +70,9 @@ def init(
     """
     places = None
     if export_root_key is not None:
-        places = wiring.RootKeyPlaces(export_root_key, export_root_passphrase_file)
-    elif export_root_passphrase_file is not None:
-        fail("--export-root-passphrase-file goes with --export-root-key")
+        places = wiring.RootKeyPlaces(export_root_key, root_passphrase_file)
+    elif root_passphrase_file is not None:
+        fail("--root-passphrase-file goes with --export-root-key")
     plan = wiring.Plan(
         directory=directory.absolute(),
         hosts=tuple(host or ()),

@@ -82,13 +82,18 @@ def create(
     name: Annotated[str, typer.Option(help="Name for people; the id if absent.")] = "",
     validity: Annotated[str, typer.Option(help="How long certificates live.")] = "8760h",
     key_usage: Annotated[
-        list[str] | None, typer.Option(help="Such as DigitalSignature; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Such as DigitalSignature; repeatable."),
     ] = None,
     extended_key_usage: Annotated[
-        list[str] | None, typer.Option(help="Such as ClientAuth; repeatable.")
+        list[str] | None, typer.Option(metavar="NAME", help="Such as ClientAuth; repeatable.")
     ] = None,
     honor_extensions: Annotated[
-        bool, typer.Option(help="Take subject alternative names from the CSR.")
+        bool,
+        typer.Option(
+            "--honor-extensions/--no-extensions",
+            help="Take subject alternative names from the CSR, or none.",
+        ),
     ] = True,
     ca: Annotated[str, typer.Option(help="Only for this CA.")] = "",
     file: Annotated[

@@ -46,16 +46,16 @@ def prepare_export(
             _refuse(
                 "export-root-key",
                 "there is no terminal to show its passphrase on; name a file in another place,"
-                " with --export-root-passphrase-file",
+                " with --root-passphrase-file",
             )
         passphrase = secrets.token_urlsafe(32)
         reveal(passphrase)
         return RootKeyExport(str(key), passphrase.encode())
     words = places.passphrase.absolute()
-    _judge_folder("export-root-passphrase-file", words, installation)
+    _judge_folder("root-passphrase-file", words, installation)
     if _together(key, words, installation):
         _refuse(
-            "export-root-passphrase-file",
+            "root-passphrase-file",
             f"{words} lies with the key, and whoever finds one finds both; name another place",
         )
     return RootKeyExport(str(key), _read(words) if words.exists() else _make(words))
@@ -79,11 +79,11 @@ def _together(key: Path, words: Path, installation: Path) -> bool:
 
 def _read(words: Path) -> bytes:
     if words.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        _refuse("export-root-passphrase-file", f"others may read it; run: chmod 600 {words}")
+        _refuse("root-passphrase-file", f"others may read it; run: chmod 600 {words}")
     passphrase = words.read_bytes().strip()
     if len(passphrase) < PASSPHRASE_LENGTH_MIN:
         _refuse(
-            "export-root-passphrase-file",
+            "root-passphrase-file",
             f"a passphrase has {PASSPHRASE_LENGTH_MIN} characters at least;"
             " a file that is not there yet gets a good one",
         )
