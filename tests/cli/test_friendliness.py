@@ -151,3 +151,44 @@ def test_init_names_the_file_where_a_wrong_database_is_corrected(tmp_path: Path)
     assert refused.exit_code == 1
     assert f"{tmp_path / 'var' / 'secrets' / 'database.url'}" in refused.output
     assert "secret@" not in refused.output
+
+
+SECRETS = """
+mode: development
+postgres:
+  hostname: db
+  username: lamassu
+  password: "hunter2 {reference}"
+  users:
+    ca: {{username: ca, password: hunter3}}
+crypto_engines:
+  default_id: software
+  software:
+    - id: software
+"""
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_config_check_warns_of_secrets_that_others_may_read(
+    installation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    monkeypatch.setenv("HALF", "of it")
+    config = tmp_path / "config.yml"
+    for reference in ("", "${HALF}"):
+        config.write_text(SECRETS.format(reference=reference))
+        config.chmod(mode)
+
+        said = " ".join(lamassu("config", "check", "--dir", tmp_path).output.split())
+
+        warned = "postgres.users.ca.password is a secret that others may read" in said
+        assert warned == (mode != 0o600)
+        # what a variable is part of is not in the file
+        assert ("postgres.password is a secret" in said) == (mode != 0o600 and not reference)
+        assert (f"chmod 600 {config}" in said) == (mode != 0o600)
+        assert "hunter" not in said
+
+
+def test_an_installation_of_its_own_making_is_not_warned_of(installation: Path) -> None:
+    assert "warning" not in lamassu("config", "check", "--dir", installation).output
+    (installation / "config.yml").chmod(0o644)  # it holds no secret
+    assert "warning" not in lamassu("config", "check", "--dir", installation).output

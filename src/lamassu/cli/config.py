@@ -20,7 +20,14 @@ from lamassu.cli.options import (
     run,
 )
 from lamassu.kernel.errors import LamassuError
-from lamassu.platform.config import check_start, load, masked_text, not_yet_in_effect, warnings
+from lamassu.platform.config import (
+    check_start,
+    exposed_secrets,
+    load,
+    masked_text,
+    not_yet_in_effect,
+    warnings,
+)
 from lamassu.platform.installation import Installation
 
 app = typer.Typer(no_args_is_help=True, help="Judge and show the configuration.")
@@ -40,7 +47,13 @@ def check(
     Example: lamassu config check --dir var --live
     """
     try:
-        settings = load(Installation(directory).config)
+        path = Installation(directory).config
+        settings = load(path)
+        for field in exposed_secrets(path):
+            out.print(
+                f"warning: {field} is a secret that others may read; run: chmod 600 {path}",
+                markup=False,
+            )
         for note in not_yet_in_effect(settings):
             out.print(f"not yet in effect: {note}", markup=False)
         for warning in warnings(settings):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from lamassu.platform.config.exposure import exposed_secrets
 from lamassu.platform.config.faults import ConfigurationFaults, Fault
 from lamassu.platform.config.judgement import (
     check_start,
@@ -24,6 +25,7 @@ __all__ = [
     "Settings",
     "check_start",
     "edge_template",
+    "exposed_secrets",
     "load",
     "masked_text",
     "not_yet_in_effect",
