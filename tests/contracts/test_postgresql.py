@@ -181,9 +181,10 @@ async def test_a_wrong_password_or_database_is_unavailable(
     postgres_cluster: PostgresCluster,
 ) -> None:
     settings = DatabaseSettings.from_url(postgres_cluster.url("absent"))
-    with pytest.raises(Unavailable):
-        await opened(settings)
-    with pytest.raises(Unavailable):
+    for attempt in (opened(settings), migrate(settings, ["sample"])):
+        with pytest.raises(Unavailable, match="has no database of this name"):
+            await attempt
+    with pytest.raises(Unavailable, match="does not let this role in"):
         await opened(replace(settings, database="postgres", username="absent"))
 
 

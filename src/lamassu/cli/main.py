@@ -66,8 +66,8 @@ app.add_typer(key.app, name="key", rich_help_panel=API)
 
 @app.callback()
 def _start() -> None:
-    """Warnings of the host's commands go to standard error; `serve` logs as configured."""
-    start_logging("warning", "console")
+    """A command itself says what is to be said; `serve` logs as it is configured."""
+    start_logging("error", "console")
 
 
 def main() -> None:

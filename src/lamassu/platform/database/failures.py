@@ -30,9 +30,9 @@ _UNIQUE = ("23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
 _REFERENCE = ("23503", "SQLITE_CONSTRAINT_FOREIGNKEY")
 
 
-def code_of(error: exc.DBAPIError) -> str:
+def code_of(error: BaseException) -> str:
     """PostgreSQL's SQLSTATE or SQLite's error name; empty when the driver gave none."""
-    cause: BaseException | None = error.orig
+    cause: BaseException | None = error.orig if isinstance(error, exc.DBAPIError) else error
     while cause is not None:
         for name in ("sqlstate", "sqlite_errorname"):
             code = getattr(cause, name, None)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from lamassu.platform.database.failures import name_raw_errors, named, unavailable
+from lamassu.platform.database.failures import code_of, name_raw_errors, named, unavailable
 from lamassu.platform.database.prepared import Prepared, Values
 from lamassu.platform.database.settings import DatabaseSettings, tls_of
 
@@ -248,6 +248,16 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         await connection.close()
 
 
+_REFUSALS = {
+    "3D000": "the database server has no database of this name; create it or correct the name",
+    "28P01": "the database server refuses the role or its password; correct them",
+    "28": "the database server does not let this role in from here; see its pg_hba.conf",
+    "53300": "the database server has no connection left; raise its max_connections",
+    "57P03": "the database server is starting up or shutting down; try again",
+}
+"""By SQLSTATE."""
+
+
 @contextmanager
 def _reachable(engine: AsyncEngine) -> Iterator[None]:
     """Tell why no connection could be had. Raises `Unavailable`."""
@@ -256,10 +266,17 @@ def _reachable(engine: AsyncEngine) -> Iterator[None]:
     except (OSError, TimeoutError) as error:  # raw from asyncpg: refused, unknown host, no answer
         raise unavailable("the database cannot be reached; try again") from error
     except (exc.DBAPIError, engine.dialect.loaded_dbapi.Error) as error:
-        log.warning("database_failure", error=str(error))
-        raise unavailable(
-            "the database lets nobody in; check its name, role and password"
-        ) from error
+        cause = error.orig if isinstance(error, exc.DBAPIError) else error
+        log.warning("database_failure", error=str(cause))
+        raise unavailable(_why_nobody_enters(error)) from error
+
+
+def _why_nobody_enters(error: BaseException) -> str:
+    code = code_of(error)
+    for prefix, why in _REFUSALS.items():
+        if code.startswith(prefix):
+            return why
+    return "the database lets nobody in; check its name, role and password"
 
 
 def _engine(settings: DatabaseSettings, service: str) -> AsyncEngine:
