@@ -161,7 +161,13 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         people=access,
     )
     access.approvals = ca.approvals
-    va = VaService(storage=VaStorage(database), authorities=ca, keys=kms, clock=clock)
+    va = VaService(
+        storage=VaStorage(database),
+        authorities=ca,
+        keys=kms,
+        clock=clock,
+        validation_urls=settings.va.public_urls,
+    )
     ca.revocations = va
     devices = DeviceService(store=DeviceStorage(database), office=ca, clock=clock)
     dms = DmsService(

@@ -48,6 +48,19 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True)
+class Responder:
+    """A key here that answers status queries for an offline CA; `certificate` (DER) is absent
+    until the CA's ceremony signed `csr` (DER)."""
+
+    key_id: str
+    ca_id: str
+    engine_id: str
+    csr: bytes
+    certificate: bytes | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class StatusAnswer:
     """An encoded OCSP answer. The times are set on answers that may be cached."""
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.va.contract import Crl, CrlRole
-from lamassu.services.va.model import RoleState
+from lamassu.services.va.model import Responder, RoleState
 
 Pause = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
@@ -41,6 +41,18 @@ class VaUnit(Protocol):
         """The next CRL number of a locked role; it is never given again."""
         ...
 
+    async def skip_numbers(self, ca_ski: str, following: int) -> None:
+        """The next CRL number of a locked role is at least this one."""
+        ...
+
+    async def add_responder(self, responder: Responder) -> None:
+        """Store a responder that waits for its certificate."""
+        ...
+
+    async def certify_responder(self, responder: Responder) -> None:
+        """Store a responder's certificate, in place of one that it had."""
+        ...
+
     async def add_crl(self, crl: Crl, *, keep: int) -> None:
         """Store a CRL and forget all but the `keep` newest of its CA."""
         ...
@@ -63,6 +75,10 @@ class VaStorage(Protocol):
 
     async def find_crl(self, ca_ski: str, number: int) -> Crl | None:
         """A stored CRL with its bytes."""
+        ...
+
+    async def responders(self, ca_id: str | None = None) -> Sequence[Responder]:
+        """The responders of an offline CA, or of all, the oldest first."""
         ...
 
     async def roles(self) -> Sequence[RoleState]:

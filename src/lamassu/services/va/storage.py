@@ -30,7 +30,7 @@ from lamassu.platform.database.types import (
     UtcDateTime,
 )
 from lamassu.services.va.contract import Crl, CrlRole
-from lamassu.services.va.model import CrlFacts, RoleState
+from lamassu.services.va.model import CrlFacts, Responder, RoleState
 from lamassu.services.va.ports import VaUnit
 
 SERVICE = "va"
@@ -61,6 +61,18 @@ crls = Table(
 )
 
 
+responders = Table(
+    "va_responders",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("ca_id", Text, nullable=False, index=True),
+    Column("engine_id", Text, nullable=False),
+    Column("csr", LargeBinary, nullable=False),
+    Column("certificate", LargeBinary),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+
 class VaStorage:
     """The port of the same name over the platform's database."""
 
@@ -87,6 +99,13 @@ class VaStorage:
         async with self._database.reading(SERVICE) as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else Crl(**row._asdict())
+
+    async def responders(self, ca_id: str | None = None) -> Sequence[Responder]:
+        query = select(responders).order_by(responders.c.created_at, responders.c.key_id)
+        if ca_id is not None:
+            query = query.where(responders.c.ca_id == ca_id)
+        async with self._database.reading(SERVICE) as connection:
+            return [Responder(**row._asdict()) for row in await connection.execute(query)]
 
     async def roles(self) -> Sequence[RoleState]:
         async with self._database.reading(SERVICE) as connection:
@@ -125,6 +144,32 @@ class _SqlVaUnit(ServiceUnit):
             .returning(roles.c.next_number)
         )
         return int((await self._connection.execute(query)).scalar_one()) - 1
+
+    async def skip_numbers(self, ca_ski: str, following: int) -> None:
+        await self._connection.execute(
+            update(roles)
+            .where(roles.c.ca_ski == ca_ski, roles.c.next_number < following)
+            .values(next_number=following)
+        )
+
+    async def add_responder(self, responder: Responder) -> None:
+        await self._connection.execute(
+            insert(responders).values(
+                key_id=responder.key_id,
+                ca_id=responder.ca_id,
+                engine_id=responder.engine_id,
+                csr=responder.csr,
+                certificate=responder.certificate,
+                created_at=responder.created_at,
+            )
+        )
+
+    async def certify_responder(self, responder: Responder) -> None:
+        await self._connection.execute(
+            update(responders)
+            .where(responders.c.key_id == responder.key_id)
+            .values(certificate=responder.certificate)
+        )
 
     async def add_crl(self, crl: Crl, *, keep: int) -> None:
         await self._connection.execute(

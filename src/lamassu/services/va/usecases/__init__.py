@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lamassu.kernel.clock import Clock
-from lamassu.kernel.errors import NotFound
+from lamassu.kernel.errors import Conflict, NotFound
 from lamassu.kernel.identity import Caller
+from lamassu.kernel.x509.crls import CrlEntry
+from lamassu.kernel.x509.serials import serial_int
 from lamassu.services.ca.contract import Authorities
-from lamassu.services.kms.contract import Keys
+from lamassu.services.ceremony.contract import RevocationOrder
+from lamassu.services.kms.contract import Keys, KeySpec
 from lamassu.services.va.contract import Crl
-from lamassu.services.va.model import RoleChange, RoleState, StatusAnswer
+from lamassu.services.va.model import Responder, RoleChange, RoleState, StatusAnswer
 from lamassu.services.va.ports import Pause, VaStorage
 from lamassu.services.va.usecases.answer_status import StatusAnswers
 from lamassu.services.va.usecases.change_role import change_role
 from lamassu.services.va.usecases.crl_queue import CrlQueue, ended_well, log_fault, retried
+from lamassu.services.va.usecases.import_crl import CrlImport, CrlImports
 from lamassu.services.va.usecases.issuers import IssuerTable
 from lamassu.services.va.usecases.make_crl import make_crl
+from lamassu.services.va.usecases.offline import OfflineCas
+from lamassu.services.va.usecases.request_responder import ResponderRequests
 from lamassu.services.va.usecases.roles import Roles
 from lamassu.services.va.usecases.serve_crl import ServedCrls
 from lamassu.services.va.usecases.upkeep import Upkeep
 
 _FIRST_CRL_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class PendingOrder:
+    """What a ceremony has to revoke; `pending` are the serial numbers that no CRL lists yet."""
+
+    order: RevocationOrder
+    pending: Sequence[str]
 
 
 class VaService:
@@ -35,9 +51,11 @@ class VaService:
         authorities: Authorities,
         keys: Keys,
         clock: Clock,
+        validation_urls: Sequence[str] = (),
         pause: Pause = asyncio.sleep,
     ) -> None:
-        """`pause` waits between tries of a CRL that cannot be made."""
+        """`validation_urls` are the bases under which relying parties find CRLs. `pause` waits
+        between tries of a CRL that cannot be made."""
         self._storage = storage
         self._authorities = authorities
         self._clock = clock
@@ -45,8 +63,23 @@ class VaService:
         self._showing: set[asyncio.Task[bool]] = set()
         self._roles = Roles(storage=storage, authorities=authorities)
         self._issuers = IssuerTable(authorities=authorities, clock=clock)
+        self._offline = OfflineCas(storage=storage, authorities=authorities, clock=clock)
         self._answers = StatusAnswers(
-            authorities=authorities, keys=keys, issuers=self._issuers, clock=clock
+            authorities=authorities,
+            keys=keys,
+            issuers=self._issuers,
+            offline=self._offline,
+            clock=clock,
+        )
+        self._imports = CrlImports(
+            storage=storage, authorities=authorities, roles=self._roles, clock=clock
+        )
+        self._requests = ResponderRequests(
+            storage=storage,
+            authorities=authorities,
+            keys=keys,
+            clock=clock,
+            validation_urls=validation_urls,
         )
 
         async def make(ca_ski: str) -> Crl:
@@ -62,7 +95,9 @@ class VaService:
             queue=self._queue,
             clock=clock,
         )
-        self._crls = ServedCrls(storage=storage, queue=self._queue, clock=clock)
+        self._crls = ServedCrls(
+            storage=storage, queue=self._queue, offline=self._offline, clock=clock
+        )
 
     async def close(self) -> None:
         """Stop the CRLs that are being made."""
@@ -94,7 +129,13 @@ class VaService:
         return bool(await ended_well(task, max(wait.total_seconds(), 0)))
 
     async def _show_change(self, ca_id: str) -> bool:
-        """Whether it is shown at last; goes on until it is, or there is nothing to show it in."""
+        """Whether it is shown at last; goes on until it is, or there is nothing to show it in.
+        An offline CA shows it when the CRL of its next ceremony is here."""
+        offline = await retried(
+            lambda: self._offline.find(ca_id), what=f"the CA {ca_id}", pause=self._pause
+        )
+        if offline is not None:
+            return await self._offline.shows(offline)
         state = await retried(
             lambda: self._roles.of_ca(ca_id), what=f"the role of CA {ca_id}", pause=self._pause
         )
@@ -137,6 +178,43 @@ class VaService:
         """Raises `NotFound` (`VA role not found`), `RuleViolation` (`invalid_value`)."""
         await change_role(ca_ski, change, caller=caller, storage=self._storage)
         return await self.role(ca_ski)
+
+    # --- CAs whose key is offline -----------------------------------------------------------
+
+    async def import_crl(self, content: bytes, *, caller: Caller) -> CrlImport:
+        """See `CrlImports.take_in`."""
+        imported = await self._imports.take_in(content, caller=caller)
+        self._issuers.forget()
+        return imported
+
+    async def request_responder(
+        self, ca_id: str, spec: KeySpec, *, engine_id: str | None, caller: Caller
+    ) -> Responder:
+        """See `ResponderRequests.ask`."""
+        return await self._requests.ask(ca_id, spec, engine_id=engine_id, caller=caller)
+
+    async def responders(self) -> Sequence[Responder]:
+        """Those of all offline CAs."""
+        return await self._storage.responders()
+
+    async def revocation_order(self, ca_id: str) -> PendingOrder:
+        """What the next CRL of an offline CA must list.
+
+        Raises `NotFound`, `Conflict` (`ca_key_online`).
+        """
+        authority = await self._authorities.get_ca(ca_id)
+        if authority.key_id:
+            raise Conflict(
+                f"the key of {ca_id} is here: its CRLs are made here", code="ca_key_online"
+            )
+        own = authority.certificate.serial_number
+        entries = tuple(
+            CrlEntry(serial_int(entry.serial_number), entry.revocation_time, entry.reason.number)
+            for entry in await self._authorities.revoked_under(ca_id)
+            if entry.serial_number != own
+        )
+        order = RevocationOrder(ca_id, authority.certificate.subject_key_id, entries)
+        return PendingOrder(order, await self._offline.pending(authority))
 
     # --- upkeep ---------------------------------------------------------------------------
 

@@ -21,9 +21,7 @@ Hashes = tuple[str, bytes, bytes]
 
 
 def issuer_of(authority: CertificationAuthority) -> Issuer | None:
-    """The CA as a signer of answers and CRLs; `None` when it has no key here or none of ours."""
-    if not authority.key_id:
-        return None
+    """The CA as answers and CRLs name it; `None` when its key is none of ours."""
     facts = certificate_facts(authority.certificate.der)
     try:
         algorithm = signature_algorithm(facts.key)

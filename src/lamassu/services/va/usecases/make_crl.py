@@ -44,7 +44,7 @@ async def make_crl(
             raise NotFound("VA role not found")
         number = await unit.take_number(ca_ski)
     issuer = issuer_of(await authorities.get_ca(role.ca_id))
-    if issuer is None:
+    if issuer is None or not issuer.authority.key_id:
         raise NotFound("the CA has no key here to sign a CRL with", code="ca_without_key")
     read_at = clock.now()
     entries = await authorities.revoked_under(role.ca_id)

@@ -8,6 +8,7 @@ from lamassu.services.va.contract import Crl
 from lamassu.services.va.model import RoleState
 from lamassu.services.va.ports import VaStorage
 from lamassu.services.va.usecases.crl_queue import CrlQueue, ended_well
+from lamassu.services.va.usecases.offline import OfflineCas, crl_ended
 
 _PATIENCE = 5.0
 
@@ -19,9 +20,12 @@ class ServedCrls:
     one CRL per CA.
     """
 
-    def __init__(self, *, storage: VaStorage, queue: CrlQueue, clock: Clock) -> None:
+    def __init__(
+        self, *, storage: VaStorage, queue: CrlQueue, offline: OfflineCas, clock: Clock
+    ) -> None:
         self._storage = storage
         self._queue = queue
+        self._offline = offline
         self._clock = clock
         self._kept: dict[str, Crl] = {}
 
@@ -30,7 +34,7 @@ class ServedCrls:
 
         One past its next update is never served: to those who take it, nothing that was
         revoked since is. Raises `NotFound` (`VA role not found`), `Unavailable`
-        (`crl_unavailable`).
+        (`crl_unavailable`, `crl_ended` for an offline CA).
         """
         if state is None:
             raise NotFound("VA role not found")
@@ -39,6 +43,8 @@ class ServedCrls:
             stored = await self._stored(ca_ski, latest.number)
             if stored is not None:
                 return stored
+        if await self._offline.find(state.role.ca_id) is not None:
+            raise crl_ended(state.role.ca_id)
         fresh = await ended_well(self._queue.ask(ca_ski), _PATIENCE)
         if fresh is None:
             raise Unavailable(

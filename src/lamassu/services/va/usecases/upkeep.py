@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import datetime, timedelta
 
 from lamassu.kernel.clock import Clock
@@ -14,9 +15,13 @@ from lamassu.services.va.ports import VaStorage
 from lamassu.services.va.usecases.crl_queue import CrlQueue, ended_well
 from lamassu.services.va.usecases.roles import Roles
 
+_log = logging.getLogger(__name__)
+
 _REFRESH_PATIENCE = 30.0
 # A CRL read this long after an event was written has seen what the event tells.
 _LONGEST_UNIT = timedelta(seconds=60)
+# So long before its end a CRL that only a ceremony can renew is spoken of.
+_PLANNING = timedelta(days=30)
 _LEAST_BETWEEN_LOOKS = timedelta(seconds=10)
 
 
@@ -40,6 +45,7 @@ class Upkeep:
         self._suspects: set[str] = set()
         self._compared_at: dict[str, datetime] = {}
         self._all_compared = False
+        self._reminded_at: dict[str, datetime] = {}
 
     async def refresh_due(self, now: datetime) -> int:
         """Make the CRLs whose time has come, or that list other than they should, and roles
@@ -62,9 +68,28 @@ class Upkeep:
         return sum(crl is not None for crl in made)
 
     async def _lives(self, state: RoleState, now: datetime) -> bool:
-        """Whether the CA is still there and in force: nobody asks for others' next CRL."""
+        """Whether the CA is still there, with its key, and in force: nobody asks for others'
+        next CRL, and an offline CA's is made at its ceremony."""
         authority = await self._roles.find_ca(state.role.ca_id)
-        return authority is not None and authority.certificate.not_after > now
+        if authority is None or authority.certificate.not_after <= now:
+            return False
+        if not authority.key_id:
+            self._remind(state, now)
+        return bool(authority.key_id)
+
+    def _remind(self, state: RoleState, now: datetime) -> None:
+        """Once a day while the CRL of an offline CA nears its end: a ceremony takes planning."""
+        latest, ca_ski = state.latest, state.role.ca_ski
+        if latest is None or latest.next_update - now > _PLANNING:
+            return
+        reminded_at = self._reminded_at.get(ca_ski)
+        if reminded_at is None or now - reminded_at >= timedelta(days=1):
+            self._reminded_at[ca_ski] = now
+            _log.warning(
+                "the CRL of the offline CA %s ends on %s: hold a ceremony before that",
+                state.role.ca_id,
+                f"{latest.next_update:%Y-%m-%d}",
+            )
 
     async def _needs_crl(self, state: RoleState, now: datetime) -> bool:
         ca_ski = state.role.ca_ski
@@ -90,6 +115,9 @@ class Upkeep:
         """
         state = await self._roles.of_ca(ca_id)
         if state is None or not self._may_be_stale(state, told_at):
+            return
+        authority = await self._roles.find_ca(ca_id)
+        if authority is None or not authority.key_id:
             return
         if not await self._is_stale(state):
             return

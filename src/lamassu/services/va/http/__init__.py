@@ -21,6 +21,7 @@ from lamassu.platform.http.routing import Access, Route
 from lamassu.platform.http.wire import WireDuration, WireModel, WireTimeOrZero
 from lamassu.services.va import rules
 from lamassu.services.va.contract import Crl
+from lamassu.services.va.http.offline import offline_routes
 from lamassu.services.va.model import RoleChange, RoleState, StatusAnswer
 from lamassu.services.va.usecases import VaService
 
@@ -117,6 +118,7 @@ def routes(service: VaService) -> list[Route]:
         # the original's routes are under /v1; its SDK calls them without
         *_roles("/v1/roles/{ski}", va),
         *_roles("/roles/{ski}", va),
+        *offline_routes(service),
     ]
 
 
