@@ -89,6 +89,11 @@ def warnings(settings: Settings) -> list[str]:
             "the database's certificate is not verified: anybody between can pose as the"
             " database; set sslmode verify-full and sslrootcert"
         )
+    texts += [
+        f"{path} is a secret in clear; name a variable or file in its place: ${{NAME}},"
+        " ${file:PATH}"
+        for path in settings.secrets_in_clear
+    ]
     return texts
 
 

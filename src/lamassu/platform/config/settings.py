@@ -7,12 +7,13 @@ A section that is shown here and whose feature comes later is judged for its sha
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
 from pydantic import ValidationError as PydanticValidationError
 
 from lamassu.kernel.errors import RuleViolation
@@ -155,20 +156,28 @@ class SoftwareEngine(EngineSection):
 
 
 class ModuleOptions(Section):
-    """`module_extra_options`: environment variables that the vendor's library reads."""
+    """`module_extra_options`: environment variables that the vendor's library reads; their names
+    keep their case."""
 
-    env: dict[str, str] = {}
+    env: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
 
 
 class Pkcs11Engine(EngineSection):
-    """An HSM: a token, by its label, behind a vendor's library."""
+    """An HSM: a token, by its label, behind a vendor's library.
+
+    `token_serial` chooses among tokens of one label. `backup: wrapped` makes new keys such that
+    they can leave the token, encrypted under the trusted key of the label `backup_key`.
+    """
 
     kind: ClassVar[str] = "pkcs11"
 
     token: str
+    token_serial: str | None = None
     pin: SecretStr
     module_path: Path
     module_extra_options: ModuleOptions = ModuleOptions()
+    backup: Literal["none", "wrapped"] = "none"
+    backup_key: Annotated[str, Field(min_length=1, max_length=64)] = "lamassu-backup"
 
 
 class VaultEngine(EngineSection):
@@ -196,24 +205,36 @@ class VaultEngine(EngineSection):
 
 class AwsEngine(EngineSection):
     """An AWS service. `static` uses the keys given here, `role` assumes `role_arn`, anything
-    else is the default credentials chain."""
+    else is the default credentials chain. `endpoint_url` stands for STS too, unless
+    `sts_endpoint_url` is given."""
 
-    region: str
+    region: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
     auth_method: str = "default"
     endpoint_url: Annotated[str, _base_url("https", "http")] | None = None
+    sts_endpoint_url: Annotated[str, _base_url("https", "http")] | None = None
     access_key_id: SecretStr | None = None
     secret_access_key: SecretStr | None = None
     session_token: SecretStr | None = None
-    role_arn: str | None = None
+    role_arn: Annotated[str, Field(pattern=r"^arn:[a-z-]+:iam::\d{12}:role/\S+$")] | None = None
 
 
 class AwsKmsEngine(AwsEngine):
-    """AWS KMS. `key_spec` is what keys are made as when nothing else is asked."""
+    """AWS KMS. `key_spec` is what is offered first where somebody chooses; it forbids nothing:
+    who asks for a key says which."""
 
     kind: ClassVar[str] = "aws_kms"
 
     key_spec: Literal[
-        "RSA_2048", "RSA_3072", "RSA_4096", "ECC_NIST_P256", "ECC_NIST_P384", "ECC_NIST_P521"
+        "RSA_2048",
+        "RSA_3072",
+        "RSA_4096",
+        "ECC_NIST_P256",
+        "ECC_NIST_P384",
+        "ECC_NIST_P521",
+        "ECC_NIST_EDWARDS25519",
+        "ML_DSA_44",
+        "ML_DSA_65",
+        "ML_DSA_87",
     ] = "RSA_4096"
     key_usage: Literal["SIGN_VERIFY"] = "SIGN_VERIFY"
 
@@ -360,6 +381,13 @@ class Settings(Section):
     otel: Otel | None = None
     identity_extractors: IdentityExtractors | None = None
     est: Upstream | None = None
+    _secrets_in_clear: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def secrets_in_clear(self) -> Sequence[str]:
+        """Paths of engines' secrets that stand in the file itself, not in a variable or file
+        that it names."""
+        return self._secrets_in_clear
 
     def database_settings(self, directory: Path) -> DatabaseSettings:
         """Where the data is; a relative SQLite path counts from `directory`."""
@@ -406,10 +434,35 @@ def judge(document: Document, source: str) -> Settings:
         # a value that could not be read has nothing more to say
         faults += [fault for fault in found if fault.path not in known]
         raise ConfigurationFaults(source, faults) from None
-    faults += [fault for fault in _contradictions(settings) if fault.path not in known]
+    found = [*_contradictions(settings), *_pins_in_clear(settings.crypto_engines, document)]
+    faults += [fault for fault in found if fault.path not in known]
     if faults:
         raise ConfigurationFaults(source, faults)
+    settings._secrets_in_clear = tuple(_clear_secrets(settings.crypto_engines, document))
     return settings
+
+
+def _pins_in_clear(engines: CryptoEngines, document: Document) -> list[Fault]:
+    """A PIN never stands in the file, in no mode: who reads it can use every key."""
+    paths = [f"crypto_engines.pkcs11[{index}].pin" for index in range(len(engines.pkcs11))]
+    return [
+        Fault(path, "a PIN in clear", '"${VARIABLE}" or "${file:PATH}"')
+        for path in paths
+        if path not in document.referred
+    ]
+
+
+def _different_environments(engines: CryptoEngines) -> list[Fault]:
+    """A process has one environment: two libraries cannot see one variable differently."""
+    faults: list[Fault] = []
+    given: dict[str, str] = {}
+    for index, engine in enumerate(engines.pkcs11):
+        for name, value in engine.module_extra_options.env.items():
+            if given.setdefault(name, value) != value:
+                where = f"crypto_engines.pkcs11[{index}].module_extra_options.env.{name}"
+                wanted = "one value for every engine of this process"
+                faults.append(Fault(where, "another value than an engine before it has", wanted))
+    return faults
 
 
 def _contradictions(settings: Settings) -> list[Fault]:
@@ -434,6 +487,13 @@ def _contradictions(settings: Settings) -> list[Fault]:
         for index, vault in enumerate(engines.hashicorp_vault)
         if vault.address is None and vault.hostname is None
     ]
+    faults += [
+        fault
+        for kind in ("aws_kms", "aws_secrets_manager")
+        for index, engine in enumerate(getattr(engines, kind))
+        for fault in _aws_faults(f"crypto_engines.{kind}[{index}]", engine)
+    ]
+    faults += _different_environments(engines)
     folders = [engine.storage_directory for engine in engines.software]
     if len(set(folders)) < len(folders):
         where = "crypto_engines.software"
@@ -447,6 +507,50 @@ def _contradictions(settings: Settings) -> list[Fault]:
     return faults
 
 
+def _aws_faults(where: str, engine: AwsEngine) -> list[Fault]:
+    """Each way to authenticate has its keys, and no other's: one that is not used misleads."""
+    belongs = {
+        "static": ("access_key_id", "secret_access_key"),
+        "role": ("role_arn",),
+    }
+    faults = []
+    for method, keys in belongs.items():
+        uses = engine.auth_method == method
+        optional = ("session_token",) if method == "static" else ()
+        for key in (*keys, *optional):
+            given = getattr(engine, key) is not None
+            if given and not uses:
+                found = f"a value beside auth_method {engine.auth_method}"
+                faults.append(Fault(f"{where}.{key}", found, f"auth_method: {method}, or no value"))
+            elif uses and not given and key in keys:
+                faults.append(
+                    Fault(f"{where}.{key}", "nothing", f"a value, for auth_method {method}")
+                )
+    return faults
+
+
+def _clear_secrets(engines: CryptoEngines, document: Document) -> Iterator[str]:
+    """The paths of engines' secrets that stand in the file themselves."""
+    for kind in type(engines).model_fields:
+        sections = getattr(engines, kind)
+        for index, section in enumerate(sections if isinstance(sections, tuple) else ()):
+            for name in type(section).model_fields:
+                path = f"crypto_engines.{kind}[{index}].{name}"
+                if name in _NAMES_ONLY or path in document.referred:
+                    continue
+                value = getattr(section, name)
+                if isinstance(value, SecretStr):
+                    yield path
+                elif isinstance(value, tuple):
+                    yield from (
+                        f"{path}[{place}]"
+                        for place, one in enumerate(value)
+                        if isinstance(one, SecretStr)
+                        and f"{path}[{place}]" not in document.referred
+                    )
+
+
+_NAMES_ONLY = frozenset({"access_key_id", "role_id"})  # worth masking, no secret by themselves
 _SECRET_FIELDS = frozenset(
     {
         "password",
