@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import httpx
 import pytest
 
 from lamassu.kernel.errors import Conflict, Unavailable
+from lamassu.kernel.identity import Peer, Principal
+from lamassu.platform.http import Mount, Route, build_app
 from lamassu.platform.messaging import EventBus
 from lamassu.services.ca import events
 from lamassu.services.ca.contract import CertificationAuthority
+from lamassu.services.ca.http import routes as ca_routes
 from lamassu.services.kms.contract import Binding, KeyPurpose
+from lamassu.services.kms.http import routes as kms_routes
 
 from .world import ALICE, World
 
@@ -57,8 +62,30 @@ async def test_an_event_of_a_ca_that_is_not_there_is_passed_over(world: World) -
 
 
 async def test_the_ca_shows_engines_as_the_kms_does(world: World) -> None:
-    [engine] = (await world.api.get("/v1/engines")).json()
+    app = build_app(
+        [Mount("/api/kms", "kms", kms_routes(world.kms))],
+        authenticate=as_alice,
+        public_hosts=["localhost:8443"],
+        bookmark_key=b"b" * 32,
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="https://localhost/api/kms") as kms:
+        theirs = (await kms.get("/v1/engines")).json()
 
-    assert engine["id"] == "software"
-    assert engine["default"] is True
-    assert engine["metadata"] == {}
+    ours = (await world.api.get("/v1/engines")).json()
+
+    assert ours == theirs
+    assert [engine["id"] for engine in ours] == ["software"]
+    described, theirs_described = _described(ca_routes(world.ca)), _described(kms_routes(world.kms))
+    assert described == theirs_described
+
+
+def _described(table: Sequence[Route]) -> object:
+    """The fields of an engine as the API documentation has them."""
+    [route] = [one for one in table if one.path == "/v1/engines"]
+    assert route.answer is not None
+    return {name: field.is_required() for name, field in route.answer.model_fields.items()}
+
+
+async def as_alice(peer: Peer) -> Principal | None:
+    return ALICE.principal
