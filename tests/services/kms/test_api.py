@@ -286,10 +286,10 @@ async def test_an_empty_message_can_be_signed(api: httpx.AsyncClient, make_key: 
 
     signed = (await api.post(f"/v1/keys/{key.key_id}/sign", json=sign_body(b""))).json()
 
-    public_key = (await api.get(f"/v1/keys/{key.key_id}")).json()["public_key"]
-    load_pem_public_key(base64.b64decode(public_key)).verify(  # type: ignore[union-attr, call-arg]
-        base64.b64decode(signed["signature"]), b"", ec.ECDSA(hashes.SHA256())
-    )
+    pem = base64.b64decode((await api.get(f"/v1/keys/{key.key_id}")).json()["public_key"])
+    public_key = load_pem_public_key(pem)
+    assert isinstance(public_key, ec.EllipticCurvePublicKey)
+    public_key.verify(base64.b64decode(signed["signature"]), b"", ec.ECDSA(hashes.SHA256()))
 
 
 async def test_a_general_key_that_signed_is_marked(api: httpx.AsyncClient, kms: KmsService) -> None:

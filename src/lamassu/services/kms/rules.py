@@ -47,16 +47,16 @@ def check_purpose(key: Key | None, purpose: KeyPurpose) -> Key:
     return key
 
 
-def check_spec(spec: KeySpec, engine: Engine) -> None:
-    """Refuse a key that the engine cannot make (`unsupported_key`)."""
+def check_spec(spec: KeySpec, engine: Engine, *, field: str = "size") -> None:
+    """Refuse a key that the engine cannot make or keep (`unsupported_key`)."""
     sizes = engine.supported.get(spec.algorithm, ())
     if spec.size not in sizes:
         allowed = ", ".join(str(size) for size in sizes) or "none"
         raise RuleViolation(
-            f"engine {engine.id} makes no {spec.algorithm} keys of {spec.size} bits; "
+            f"engine {engine.id} has no {spec.algorithm} keys of {spec.size} bits; "
             f"allowed sizes: {allowed}",
             code="unsupported_key",
-            field="size",
+            field=field,
         )
 
 

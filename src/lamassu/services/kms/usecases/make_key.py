@@ -5,14 +5,13 @@ from __future__ import annotations
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import LamassuError, Unavailable
 from lamassu.kernel.identity import Caller
-from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.kms import rules
 from lamassu.services.kms.contract import Key, KeyPurpose
 from lamassu.services.kms.model import NewKey
 from lamassu.services.kms.ports import KeyStorage
 from lamassu.services.kms.usecases.engines import EngineDirectory
 from lamassu.services.kms.usecases.guard import GuardedEngine
-from lamassu.services.kms.usecases.key_document import key_document
+from lamassu.services.kms.usecases.store_key import store_key
 
 
 async def make_key(
@@ -50,14 +49,8 @@ async def make_key(
 
 
 async def _store(key: Key, *, caller: Caller, engine: GuardedEngine, storage: KeyStorage) -> None:
-    subject = f"kms/{key.key_id}"
-    detail = {"engine_id": key.engine_id, "purpose": key.purpose.value, "name": key.name}
     try:
-        async with storage.unit() as unit:
-            await unit.insert(key)
-            if key.purpose in rules.API_PURPOSES:
-                unit.emit(Event("kms.create", subject, key.version, key_document(key), caller))
-            unit.audit(AuditRecord("kms.create", subject, caller, detail=detail))
+        await store_key(key, "kms.create", caller=caller, storage=storage)
     except Unavailable:
         # the commit may have come through: the sweep at start will know
         raise

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field, JsonValue
 from starlette.responses import Response
 
 from lamassu.kernel.listing import FieldType, Filterable
-from lamassu.platform.http import Access, Call, Route, WireModel, json_answer, page_answer
+from lamassu.platform.http import Access, Call, Route, json_answer, page_answer
 from lamassu.platform.http.authorization import check_may
-from lamassu.platform.http.wire import FreeForm, JsonPatches, WireBase64
-from lamassu.services.kms.contract import (
-    Key,
-    KeyAlgorithm,
-    KeyPurpose,
-    KeySpec,
-    MessageType,
-    engine_document,
+from lamassu.platform.http.wire import JsonPatches
+from lamassu.services.kms.contract import Key, KeyPurpose, engine_document
+from lamassu.services.kms.http.bodies import (
+    CreateKey,
+    EngineAnswer,
+    ImportKey,
+    KeyAnswer,
+    KeyPage,
+    PutName,
+    PutTags,
+    SignatureAnswer,
+    SignMessage,
+    StatsAnswer,
+    StatusAnswer,
+    ValidAnswer,
+    VerifyMessage,
 )
-from lamassu.services.kms.model import NewKey
 from lamassu.services.kms.usecases import KmsService
 from lamassu.services.kms.usecases.describe_key import (
     Change,
@@ -27,9 +33,7 @@ from lamassu.services.kms.usecases.describe_key import (
     with_metadata_patched,
 )
 from lamassu.services.kms.usecases.key_document import key_document
-from lamassu.services.kms.usecases.sign_message import Message
 
-MISSING = "struct validation error"
 MESSAGE_FIELDS_NOTE = "message_type is raw (we hash) or hash (the message is the digest)."
 CA_KEY_ACCESS = Access.action("ca-key:sign")
 
@@ -48,118 +52,6 @@ FIELDS = Filterable(
     },
     choices={"has_private_key": ["true", "false"]},
 )
-
-
-class CreateKey(WireModel):
-    """A key to make."""
-
-    missing_text = MISSING
-
-    algorithm: KeyAlgorithm
-    size: int
-    name: str
-    engine_id: str = ""
-    tags: list[str] = Field(default_factory=list)
-    metadata: FreeForm = Field(default_factory=dict)
-
-
-class SignMessage(WireModel):
-    """A message to sign, or its digest."""
-
-    missing_text = MISSING
-
-    algorithm: str
-    message: WireBase64
-    message_type: MessageType
-
-    def as_message(self) -> Message:
-        """The message as the use cases take it."""
-        return Message(self.message, self.message_type, self.algorithm)
-
-
-class VerifyMessage(SignMessage):
-    """A message and the signature that it is said to have."""
-
-    signature: WireBase64
-
-
-class PutName(WireModel):
-    """A key's new name."""
-
-    missing_text = MISSING
-
-    name: str
-
-
-class PutTags(WireModel):
-    """All of a key's tags from now on."""
-
-    missing_text = MISSING
-
-    tags: list[str]
-
-
-class KeyAnswer(BaseModel):
-    """A key, without anything secret."""
-
-    pkcs11_uri: str
-    key_id: str
-    name: str
-    aliases: list[str]
-    engine_id: str
-    has_private_key: bool
-    algorithm: str
-    size: int
-    public_key: str
-    creation_ts: str
-    tags: list[str]
-    metadata: dict[str, JsonValue]
-    origin: str
-
-
-class KeyPage(BaseModel):
-    """A page of keys; `next` is the bookmark of the page after it, or empty."""
-
-    next: str
-    list: list[KeyAnswer]
-
-
-class SupportedKeys(BaseModel):
-    """An algorithm and its sizes in bits."""
-
-    type: str
-    sizes: list[int]
-
-
-class EngineAnswer(BaseModel):
-    """A crypto engine."""
-
-    type: str
-    security_level: int
-    provider: str
-    name: str
-    metadata: dict[str, JsonValue]
-    supported_key_types: list[SupportedKeys]
-    id: str
-    default: bool
-
-
-class SignatureAnswer(BaseModel):
-    """A signature."""
-
-    signature: WireBase64
-
-
-class ValidAnswer(BaseModel):
-    """Whether a signature is right."""
-
-    valid: bool
-
-
-class StatusAnswer(BaseModel):
-    """What became of it."""
-
-    status: str
 
 
 def routes(kms: KmsService) -> list[Route]:
@@ -193,6 +85,28 @@ def routes(kms: KmsService) -> list[Route]:
             body=CreateKey,
             answer=KeyAnswer,
             status=201,
+        ),
+        Route(
+            method="POST",
+            path="/v1/keys/import",
+            access=Access.action("key:import"),
+            handler=handlers.import_,
+            summary="Import a private key",
+            description="RSA of 2048 to 4096 bits, P-256, P-384, P-521, Ed25519 and ML-DSA, where"
+            " the engine takes them. The key can sign for whoever may use keys; no CA is made"
+            " of it.",
+            body=ImportKey,
+            answer=KeyAnswer,
+            status=201,
+        ),
+        Route(
+            method="GET",
+            path="/v1/stats",
+            access=Access.action("key:read"),
+            handler=handlers.stats,
+            summary="Count keys by engine and algorithm",
+            answer=StatsAnswer,
+            listing=FIELDS,
         ),
         Route(
             method="GET",
@@ -294,16 +208,25 @@ class _Handlers:
         return page_answer(call, await self._kms.list_keys(call.listing), _answer)
 
     async def create(self, call: Call) -> Response:
-        body = call.decoded(CreateKey)
-        wanted = NewKey(
-            spec=KeySpec(body.algorithm, body.size),
-            name=body.name,
-            engine_id=body.engine_id or None,
-            tags=body.tags,
-            metadata=body.metadata,
-        )
+        wanted = call.decoded(CreateKey).as_key()
         key = await self._kms.create_named(wanted, caller=call.caller)
         return json_answer(_answer(key), status=201)
+
+    async def import_(self, call: Call) -> Response:
+        wanted = call.decoded(ImportKey).as_key()
+        key = await self._kms.import_named(wanted, caller=call.caller)
+        return json_answer(_answer(key), status=201)
+
+    async def stats(self, call: Call) -> Response:
+        counts = await self._kms.count_keys(call.listing.filters)
+        answer = StatsAnswer(
+            total_keys=counts.total,
+            keys_distribution_per_engine=dict(counts.by_engine),
+            keys_distribution_per_algorithm={
+                algorithm.value: number for algorithm, number in counts.by_algorithm.items()
+            },
+        )
+        return json_answer(answer)
 
     async def get(self, call: Call) -> Response:
         return json_answer(_answer(await self._kms.get_named(call.path["id"])))
