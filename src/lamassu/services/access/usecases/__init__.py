@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import Conflict, Unavailable
 from lamassu.kernel.identity import Caller, Peer, Principal
 from lamassu.kernel.x509.pem import pem_of
 from lamassu.services.access import rules
@@ -101,20 +103,19 @@ class AccessService:
             settled = await grounds_to_issue(
                 name, grounds, approvals=self.approvals, storage=self._storage, now=now
             )
-        issued = await issue_credential(
-            kind,
-            name,
-            lifetime=lifetime,
-            hosts=hosts,
-            configured_hosts=None if shares_hosts else self._public_hosts,
-            caller=caller,
-            keys=self._keys,
-            storage=self._storage,
-            now=now,
-            grounds=settled,
-        )
-        await self._used(settled, caller)
-        return issued
+        async with self._spending(settled, caller):
+            return await issue_credential(
+                kind,
+                name,
+                lifetime=lifetime,
+                hosts=hosts,
+                configured_hosts=None if shares_hosts else self._public_hosts,
+                caller=caller,
+                keys=self._keys,
+                storage=self._storage,
+                now=now,
+                grounds=settled,
+            )
 
     async def admins(self) -> Mapping[str, AdminStanding]:
         """See `lamassu.services.ca.contract.People`."""
@@ -146,12 +147,28 @@ class AccessService:
         settled = await grounds_to_lower_mode(
             grounds, approvals=self.approvals, storage=self._storage
         )
-        await lower_mode(caller=caller, storage=self._storage, grounds=settled)
-        await self._used(settled, caller)
+        async with self._spending(settled, caller):
+            await lower_mode(caller=caller, storage=self._storage, grounds=settled)
 
-    async def _used(self, settled: Settled, caller: Caller) -> None:
+    @asynccontextmanager
+    async def _spending(self, settled: Settled, caller: Caller) -> AsyncIterator[None]:
+        """Do the deed, which keeps by itself that its approval is used, and then tell the CA.
+
+        Where that fails the deed stands all the same: the CA is told when somebody tries to use
+        the approval again.
+        """
+        try:
+            yield
+        except Conflict as refusal:
+            if refusal.code == "approval_spent":
+                await self._tell_spent(settled, caller)
+            raise
+        await self._tell_spent(settled, caller)
+
+    async def _tell_spent(self, settled: Settled, caller: Caller) -> None:
         if self.approvals is not None:
-            await self.approvals.settle(settled.approval_id, caller)
+            with suppress(Unavailable):
+                await self.approvals.settle(settled.approval_id, caller)
 
     async def leftovers_of_development(self) -> Sequence[str]:
         return await find_leftovers(self._storage, now=self._clock.now())
