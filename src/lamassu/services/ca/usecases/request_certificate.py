@@ -135,6 +135,13 @@ class CertificateRequests:
             raise RuleViolation(
                 "the CA and its external root have one id", code="root_is_itself", field="id"
             )
+        if request.approvals is not None:
+            raise RuleViolation(
+                "the CA is not there before its certificate is: set its approvals then "
+                f"(lamassu ca approvals set {ca_id})",
+                code="approvals_too_early",
+                field="approvals",
+            )
         root = await self._store.find_ca(root_id)
         if root is not None and root.key_id:
             raise Conflict(
