@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lamassu.cli import ca_external
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -28,6 +29,9 @@ approvals = typer.Typer(
     no_args_is_help=True, help="Who has to agree to what is dangerous for a CA."
 )
 app.add_typer(approvals, name="approvals")
+app.command("import-signed")(ca_external.import_signed)
+app.command()(ca_external.requests)
+app.command()(ca_external.withdraw)
 
 COLUMNS = (
     Column("id", "id"),
@@ -36,13 +40,14 @@ COLUMNS = (
     Column("level", "level"),
     Column("issuer", "certificate.issuer_metadata.id"),
     Column("until", "certificate.valid_to"),
+    Column("key", lambda item: item.get("key_status", "ONLINE")),
     Column("profile", "profile_id"),
 )
 DETAILS = (
     *COLUMNS,
     Column("serial number", "serial_number"),
     Column("subject key id", "certificate.subject_key_id"),
-    Column("key", "certificate.key_metadata.type"),
+    Column("key type", "certificate.key_metadata.type"),
     Column("bits", "certificate.key_metadata.bits"),
     Column("revoked at", "certificate.revocation_timestamp"),
     Column("reason", revocation_reason("certificate")),
@@ -100,6 +105,10 @@ def create(
     profile: Annotated[str, typer.Option(help="Default profile of what it issues.")] = "",
     own_profile: Annotated[str, typer.Option(help="Profile of the CA's own certificate.")] = "",
     engine: Annotated[str, typer.Option(help="Crypto engine that keeps the key.")] = "",
+    external_root: Annotated[
+        str, typer.Option(help="Id of a root whose key is offline: a CSR for it is written.")
+    ] = "",
+    csr: Annotated[Path | None, typer.Option(help="File for that CSR; ID.csr if absent.")] = None,
     file: Annotated[
         Path | None, typer.Option(help="The whole body as JSON instead; - is stdin.")
     ] = None,
@@ -130,13 +139,18 @@ def create(
                 ),
                 "key_metadata": {"type": key_type.algorithm, "bits": key_type.bits},
                 "ca_expiration": {"type": "Duration", "duration": validity},
+                "external_root": external_root,
                 "profile_id": profile,
                 "ca_issuance_profile_id": own_profile,
                 "engine_id": engine,
             }
         )
     )
-    ca = Api(directory, url).send("POST", "/ca/v1/cas", body, approval=approval)
+    api = Api(directory, url)
+    if body.get("external_root"):
+        ca_external.ask(api, body, csr=csr, approval=approval)
+        return
+    ca = api.send("POST", "/ca/v1/cas", body, approval=approval)
     show_one(ca, DETAILS, output, certificate=CERTIFICATE)
 
 

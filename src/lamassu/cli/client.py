@@ -149,7 +149,7 @@ class Api:
         if answer.status_code == httpx.codes.ACCEPTED and "location" in answer.headers:
             _wait_for_approval(self._object(answer))
         if answer.headers.get("lamassu-revocation") == "pending":
-            err.print("[yellow]revoked; OCSP and CRL do not show it yet[/yellow]")
+            err.print(_pending(answer.headers.get("lamassu-ceremony")))
         if job := answer.headers.get("lamassu-job"):
             err.print(f"[dim]the certificates below follow in job {escape(job)}[/dim]")
         return answer
@@ -174,6 +174,16 @@ def _wait_for_approval(approval: Item) -> NoReturn:
     waits(
         str(approval.get("id", "")),
         "nothing was done yet: this needs the approval of " + " and ".join(policies),
+    )
+
+
+def _pending(ceremony: str | None) -> str:
+    if ceremony is None:
+        return "[yellow]revoked; OCSP and CRL do not show it yet[/yellow]"
+    ca = escape(ceremony)
+    return (
+        f"[yellow]revoked; the CRL of {ca}, whose key is offline, has to be made at its"
+        f" ceremony:[/yellow]\n`lamassu va export-revocations {ca}` writes what it must list"
     )
 
 

@@ -21,6 +21,7 @@ from lamassu.cli import (
     key,
     profile,
     serve,
+    va,
 )
 from lamassu.cli.options import file_fault
 from lamassu.platform.telemetry import start_logging
@@ -57,6 +58,7 @@ app.add_typer(admin.app, name="admin", rich_help_panel=HOST)
 app.add_typer(audit.app, name="audit", rich_help_panel=HOST)
 app.add_typer(ca.app, name="ca", rich_help_panel=API)
 app.add_typer(approval.app, name="approval", rich_help_panel=API)
+app.add_typer(va.app, name="va", rich_help_panel=API)
 app.add_typer(cert.app, name="cert", rich_help_panel=API)
 app.add_typer(profile.app, name="profile", rich_help_panel=API)
 app.add_typer(dms.app, name="dms", rich_help_panel=API)
