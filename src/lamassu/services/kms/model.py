@@ -81,6 +81,17 @@ class MadeKey:
 
 
 @dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A private key as one token gives it to another: encrypted under an AES key that both hold
+    (RFC 5649 over PKCS #8). `wrapped_under` is that key's check value, hex."""
+
+    key_id: str
+    public_key: bytes  # SubjectPublicKeyInfo, DER
+    wrapped_under: str
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class NewKey:
     """What an API caller asks for; `engine_id` absent means the default engine."""
 

@@ -12,7 +12,7 @@ from lamassu.kernel.errors import Unavailable
 from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.kms.contract import Binding, Engine, Key, KeyMove, KeyPurpose, KeySpec
-from lamassu.services.kms.model import KeyCounts, MadeKey, PrivateKey
+from lamassu.services.kms.model import KeyCounts, MadeKey, PrivateKey, WrappedKey
 
 
 class EngineDown(Unavailable):
@@ -125,6 +125,36 @@ class GivesOutKeys(Protocol):
 
     def take_out(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
         """The private key itself; it stays in the engine too."""
+        ...
+
+
+@runtime_checkable
+class WrapsKeys(Protocol):
+    """An engine whose keys can be backed up to another one of its kind, without anybody seeing
+    them: encrypted under a backup key that both hold, made of the custodians' components (at
+    least two, of 32 random bytes). What unwraps a key does not wrap, and the other way round."""
+
+    def wrap(self, key_id: str, *, purpose: KeyPurpose) -> WrappedKey:
+        """The key, encrypted. Raises `RuleViolation` (`key_not_wrappable`: made without backup
+        in mind; `backup_key_one_way`), `NotFound` (`backup_key_missing`)."""
+        ...
+
+    def unwrap(self, wrapped: WrappedKey, *, purpose: KeyPurpose) -> MadeKey:
+        """Keep a wrapped key, once a signature has shown that it is the one it says it is. One
+        that is there already stays as it is. Raises `RuleViolation` (`wrapped_key_invalid`,
+        `backup_key_differs`, `backup_key_one_way`), `NotFound` (`backup_key_missing`)."""
+        ...
+
+    def keep_wrapping_key(self, components: Sequence[bytes], *, security_officer_pin: bytes) -> str:
+        """Put the backup key into the engine of origin, trusted; returns its check value.
+
+        Idempotent. The PIN is sent once. Raises `RuleViolation` (`bad_components`), `Conflict`
+        (`backup_key_exists`: another one of this name), `EngineRefused` (`pin_refused`).
+        """
+        ...
+
+    def keep_unwrapping_key(self, components: Sequence[bytes]) -> str:
+        """Put the backup key into the engine that restores; as `keep_wrapping_key`."""
         ...
 
 

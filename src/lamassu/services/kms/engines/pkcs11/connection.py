@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from lamassu.services.kms.engines.pkcs11.module import Module, load_module
 from lamassu.services.kms.engines.pkcs11.pins import RefusedPins, TokenName
 from lamassu.services.kms.ports import EngineDown, EngineRefused
 
+SESSIONS = 4  # an HSM in the network signs several at once; SoftHSM gains from one per processor
 HANDLES_KEPT = 4096  # of keys, per session
 
 
@@ -43,7 +44,7 @@ class TokenSettings:
     pin: bytes = field(repr=False)
     env: Mapping[str, str] = field(default_factory=dict)
     serial: str | None = None
-    sessions: int = 4
+    sessions: int = SESSIONS
     patience: float = 8.0
 
 
@@ -56,6 +57,7 @@ class TokenFacts:
     library: str
     cryptoki_version: str
     supported: Mapping[KeyAlgorithm, Sequence[int]]
+    mechanisms: Set[int]
 
 
 @dataclass(slots=True, eq=False)
@@ -189,6 +191,37 @@ def connect(settings: TokenSettings, pins: RefusedPins) -> Connection:
         module.connecting.release()
 
 
+@contextmanager
+def security_officers_session(settings: TokenSettings, pin: bytes) -> Iterator[Session]:
+    """A session of the security officer, for what is done once and by hand.
+
+    The PIN is sent once for each call: a person gave it. Nobody of this process may be logged
+    in to the token. Raises as `connect` and as the library.
+    """
+    module = load_module(settings.module_path, settings.env, patience=settings.patience)
+    if not module.connecting.acquire(timeout=settings.patience):
+        raise EngineDown(
+            f"the library {settings.module_path} hangs while it connects", code="module_hangs"
+        )
+    try:
+        with module.calling:
+            token = _find(module, settings)
+            try:
+                session = token.open(rw=True)
+                module.opened()
+                try:
+                    module.login(session, pin, security_officer=True)
+                    yield session
+                finally:
+                    with suppress(PKCS11Error):
+                        session.close()
+                    module.closed()
+            except PKCS11Error as error:
+                raise translate(error, settings.engine_id) from error
+    finally:
+        module.connecting.release()
+
+
 def _find(module: Module, settings: TokenSettings) -> Token:
     tokens = _tokens(module)
     found = _matching(tokens, settings)
@@ -290,4 +323,5 @@ def _facts(module: Module, token: Token) -> TokenFacts:
         library=module.library.library_description,
         cryptoki_version=version,
         supported=mechanisms.supported(token.slot),
+        mechanisms=frozenset(token.slot.get_mechanisms()),
     )

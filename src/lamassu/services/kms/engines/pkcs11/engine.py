@@ -147,16 +147,16 @@ class Pkcs11Engine:
         key = seat.keys.get(key_id)
         if key is not None:
             try:
-                return _signature(key, recipe, data)
+                return signature_of(key, recipe, data)
             except STALE:
                 del seat.keys[key_id]
-        key = _signing(self._get(seat, key_id, purpose).private, key_id)
+        key = signing(self._get(seat, key_id, purpose).private, key_id)
         seat.remember(key_id, key)
-        return _signature(key, recipe, data)
+        return signature_of(key, recipe, data)
 
     def _get(self, seat: Seat, key_id: str, purpose: KeyPurpose) -> Pair:
         """Raises `Unavailable`: `key_lost`, `key_damaged`."""
-        pair = _find(seat, key_id)
+        pair = find_named(seat, key_id)
         if pair is None:
             raise Unavailable(
                 f"engine {self._id} has no key {key_id}; restore it into the token, or name the"
@@ -188,8 +188,7 @@ class Pkcs11Engine:
         try:
             made = _made(objects.public_key_of(public))
             for one in (public, private):
-                one[Attribute.ID] = bytes.fromhex(made.key_id)
-                one[Attribute.LABEL] = Name(purpose, made.key_id).label
+                objects.give_name(one, Name(purpose, made.key_id))
         except LOST:
             raise
         except BaseException:
@@ -198,13 +197,13 @@ class Pkcs11Engine:
                     one.destroy()
             raise
         self._date(public)
-        seat.remember(made.key_id, _signing(private, made.key_id))
+        seat.remember(made.key_id, signing(private, made.key_id))
         return made
 
     def _take_in(self, seat: Seat, key: PrivateKey, spec: KeySpec, purpose: KeyPurpose) -> MadeKey:
         mechanisms.check_makes(spec.algorithm, spec.size, seat.connection.facts.supported)
         made = _made(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-        if _find(seat, made.key_id) is not None:
+        if find_named(seat, made.key_id) is not None:
             self._get(seat, made.key_id, purpose)
             return made
         named: templates.Named = {
@@ -212,7 +211,7 @@ class Pkcs11Engine:
             "key_id": bytes.fromhex(made.key_id),
         }
         try:
-            public = seat.session.create_object(templates.public_object(key, **named))
+            public = seat.session.create_object(templates.public_object(key.public_key(), **named))
         except NOT_TAKEN as error:
             raise self._not_taken() from error
         try:
@@ -278,13 +277,13 @@ class _Signer:
         return self.sign_digest(message, scheme)
 
 
-def _signing(key: PrivateObject, key_id: str) -> SignMixin:
+def signing(key: PrivateObject, key_id: str) -> SignMixin:
     if not isinstance(key, SignMixin):
         raise Unavailable(f"the token does not let key {key_id} sign", code="key_damaged")
     return key
 
 
-def _signature(key: SignMixin, recipe: Recipe, data: bytes) -> bytes:
+def signature_of(key: SignMixin, recipe: Recipe, data: bytes) -> bytes:
     made: bytes = key.sign(
         data,
         mechanism=recipe.mechanism,
@@ -298,7 +297,7 @@ def _made(public_key: bytes) -> MadeKey:
     return MadeKey(key_id_of(public_key), public_key)
 
 
-def _find(seat: Seat, key_id: str) -> Pair | None:
+def find_named(seat: Seat, key_id: str) -> Pair | None:
     """Raises `Unavailable` (`key_damaged`), `UserNotLoggedIn`."""
     try:
         pair = objects.find_pair(seat.session, key_id)
@@ -316,14 +315,14 @@ def _find(seat: Seat, key_id: str) -> Pair | None:
 def _destroy(seat: Seat, key_id: str) -> None:
     """Every key of this id: an import that raced may have left two."""
     seat.keys.pop(key_id, None)
-    while (pair := _find(seat, key_id)) is not None:
+    while (pair := find_named(seat, key_id)) is not None:
         pair.private.destroy()
         for public in pair.public:
             public.destroy()
 
 
 def _relabel(seat: Seat, key_id: str, *, aside: bool) -> None:
-    pair = _find(seat, key_id)
+    pair = find_named(seat, key_id)
     if pair is not None and pair.name is not None and pair.name.aside is not aside:
         objects.rename(pair, replace(pair.name, aside=aside))
 

@@ -22,6 +22,7 @@ from typing import Final
 
 from pkcs11 import _pkcs11
 from pkcs11.exceptions import (
+    AnotherUserAlreadyLoggedIn,
     PinIncorrect,
     PinInvalid,
     PinLenRange,
@@ -41,6 +42,7 @@ CKR_OK = 0x000
 CKR_CANT_LOCK = 0x00A
 CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191
 CKF_OS_LOCKING_OK = 0x002
+CKU_SO = 0
 CKU_USER = 1
 USER_STATES: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
 # C_Login's answers that are told apart; names of the others are not needed
@@ -52,6 +54,7 @@ LOGIN_ERRORS: Mapping[int, type[PKCS11Error]] = {
     0x0B3: SessionHandleInvalid,
     0x0E0: TokenNotPresent,
     0x100: UserAlreadyLoggedIn,
+    0x104: AnotherUserAlreadyLoggedIn,
     0x102: UserPinNotInitialized,
 }
 
@@ -175,12 +178,13 @@ class Module:
             self._initialize()
             return True
 
-    def login(self, session: Session, pin: bytes) -> None:
-        """C_Login as the user, which holds for all sessions with the token.
+    def login(self, session: Session, pin: bytes, *, security_officer: bool = False) -> None:
+        """C_Login, which holds for all sessions with the token.
 
         Not by the binding: its sessions log everybody out when they are closed. Raises as it.
         """
-        answer = self._functions.C_Login(_handle(session), CKU_USER, pin, len(pin))
+        user = CKU_SO if security_officer else CKU_USER
+        answer = self._functions.C_Login(_handle(session), user, pin, len(pin))
         if answer != CKR_OK:
             raise LOGIN_ERRORS.get(answer, PKCS11Error)(f"C_Login answered {answer:#x}")
 

@@ -127,6 +127,12 @@ def named_keys(session: Session) -> Iterator[tuple[Name, date | None]]:
             yield name, days.get(name.label)
 
 
+def give_name(one: Object, name: Name) -> None:
+    """Name one object of a key that was just made."""
+    one[Attribute.ID] = bytes.fromhex(name.key_id)
+    one[Attribute.LABEL] = name.label
+
+
 def rename(pair: Pair, name: Name) -> None:
     """Give both objects this label. The private key's counts, so it comes last."""
     for one in (*pair.public, pair.private):
@@ -209,9 +215,7 @@ def _point(value: bytes, length: int) -> bytes:
     return cast("bytes", OctetString.load(value).native)
 
 
-def kind_of(
-    public_key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey | object,
-) -> tuple[KeyAlgorithm, int] | None:
+def kind_of(public_key: object) -> tuple[KeyAlgorithm, int] | None:
     """Algorithm and size of a public key that this engine can hold."""
     if isinstance(public_key, rsa.RSAPublicKey):
         return KeyAlgorithm.RSA, public_key.key_size

@@ -95,18 +95,19 @@ def generate_pair(
     return pair
 
 
-def key_type_of(key: PrivateKey) -> KeyType:
-    """Raises `RuleViolation` (`unsupported_key`) for a kind that no token here holds."""
-    if isinstance(key, rsa.RSAPrivateKey):
+def key_type_of(key: object) -> KeyType:
+    """Of a private or public key. Raises `RuleViolation` (`unsupported_key`) for a kind that no
+    token here holds."""
+    if isinstance(key, rsa.RSAPrivateKey | rsa.RSAPublicKey):
         return KeyType.RSA
-    if isinstance(key, ec.EllipticCurvePrivateKey):
+    if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey):
         return KeyType.EC
-    if isinstance(key, ed25519.Ed25519PrivateKey):
+    if isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
         return KeyType.EC_EDWARDS
     raise RuleViolation("this token holds no keys of this kind", code="unsupported_key")
 
 
-def public_object(key: PrivateKey, *, label: str, key_id: bytes) -> dict[Attribute, Any]:
+def public_object(key: object, *, label: str, key_id: bytes) -> dict[Attribute, Any]:
     """What C_CreateObject makes the public key of."""
     return {
         Attribute.CLASS: ObjectClass.PUBLIC_KEY,
@@ -132,20 +133,21 @@ def private_object(
     }
 
 
-def _public_values(key: PrivateKey) -> Template:
-    if isinstance(key, rsa.RSAPrivateKey):
-        numbers = key.public_key().public_numbers()
+def _public_values(key: object) -> Template:
+    if isinstance(key, rsa.RSAPublicKey):
+        numbers = key.public_numbers()
         return {
             Attribute.MODULUS: _octets(numbers.n),
             Attribute.PUBLIC_EXPONENT: _octets(numbers.e),
         }
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        point = key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         return {
             Attribute.EC_PARAMS: CURVE_PARAMETERS[key.key_size],
             Attribute.EC_POINT: OctetString(point).dump(),
         }
-    point = key.public_key().public_bytes_raw()
+    assert isinstance(key, ed25519.Ed25519PublicKey)  # key_type_of was asked first
+    point = key.public_bytes_raw()
     return {
         Attribute.EC_PARAMS: ED25519_PARAMETERS,
         Attribute.EC_POINT: OctetString(point).dump(),
@@ -171,6 +173,7 @@ def _private_values(key: PrivateKey) -> Template:
             Attribute.EC_PARAMS: CURVE_PARAMETERS[key.key_size],
             Attribute.VALUE: value.to_bytes((key.key_size + 7) // 8, "big"),
         }
+    assert isinstance(key, ed25519.Ed25519PrivateKey)
     raw = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
     return {Attribute.EC_PARAMS: ED25519_PARAMETERS, Attribute.VALUE: raw}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pkcs11.constants import Attribute, ObjectClass
 from pkcs11.exceptions import PKCS11Error, UserNotLoggedIn
+from pkcs11.types import Session
 
 from lamassu.kernel.errors import Unavailable
 from lamassu.services.kms.engines.pkcs11.connection import (
@@ -17,6 +19,7 @@ from lamassu.services.kms.engines.pkcs11.connection import (
     TokenFacts,
     TokenSettings,
     connect,
+    security_officers_session,
 )
 from lamassu.services.kms.engines.pkcs11.errors import LOST, translate
 from lamassu.services.kms.engines.pkcs11.pins import RefusedPins
@@ -62,6 +65,15 @@ class TokenLink:
     def check(self) -> None:
         """See that the token is there, and that its sessions are the user's."""
         self.run(_check)
+
+    @contextmanager
+    def as_security_officer(self, pin: bytes) -> Iterator[Session]:
+        """Log the user out and the security officer in, for the length of the block."""
+        connection = self._connection
+        if connection is not None:
+            connection.end()
+        with security_officers_session(self._settings, pin) as session:
+            yield session
 
     def close(self) -> None:
         """Close every session; those in use are closed when they come back. Never hangs."""

@@ -73,13 +73,15 @@ def unwrap_private(
     wrapped: bytes,
     key_type: KeyType,
     template: Mapping[Attribute, Any],
+    *,
+    mechanism: Mechanism = Mechanism.AES_KEY_WRAP_PAD,
 ) -> PrivateObject:
     """C_UnwrapKey of a PKCS #8 private key, which gets the template's attributes."""
     unwrapped = wrapping.unwrap_key(
         ObjectClass.PRIVATE_KEY,
         key_type,
         wrapped,
-        mechanism=Mechanism.AES_KEY_WRAP_PAD,
+        mechanism=mechanism,
         store=True,
         capabilities=MechanismFlag.SIGN,
         template={
