@@ -9,6 +9,8 @@ from pathlib import Path
 
 from lamassu.kernel.errors import NotFound, RuleViolation
 from lamassu.platform.config import Settings, load
+from lamassu.platform.config.settings import CryptoEngines
+from lamassu.platform.config.settings import Pkcs11Engine as Pkcs11Section
 from lamassu.platform.config.settings import SoftwareEngine as SoftwareSection
 from lamassu.platform.installation import Installation
 from lamassu.services.kms.contract import EngineHealth
@@ -41,7 +43,11 @@ def open_engines(installation: Installation, settings: Settings) -> list[CryptoE
     Nothing remote is asked yet. Raises `NotFound` and `RuleViolation` with what to do.
     """
     engines = settings.crypto_engines
-    return [_software(installation, section) for section in engines.software]
+    return [
+        *(_software(installation, section) for section in engines.software),
+        *(_pkcs11(installation, section) for section in engines.pkcs11),
+        *_aws(installation, engines),
+    ]
 
 
 def _software(installation: Installation, section: SoftwareSection) -> SoftwareEngine:
@@ -52,6 +58,33 @@ def _software(installation: Installation, section: SoftwareSection) -> SoftwareE
         secret,
         metadata=dict(section.metadata),
     )
+
+
+def _pkcs11(installation: Installation, section: Pkcs11Section) -> CryptoEngine:
+    from lamassu.services.kms.engines.pkcs11 import open_engine
+
+    return open_engine(
+        section.id,
+        token=section.token,
+        serial=section.token_serial,
+        pin=section.pin.get_secret_value().encode(),
+        module_path=installation.directory / section.module_path,
+        env=section.module_extra_options.env,
+        # beside the database: a refused PIN stays refused after a restart
+        refused_pins=installation.directory / "data" / "hsm",
+        backup_key=section.backup_key if section.backup == "wrapped" else None,
+        sessions=section.workers,
+        timeout_seconds=section.timeout_seconds,
+        metadata=dict(section.metadata),
+    )
+
+
+def _aws(installation: Installation, engines: CryptoEngines) -> list[CryptoEngine]:
+    if not engines.aws_kms and not engines.aws_secrets_manager:
+        return []
+    from lamassu.wiring.aws_engines import open_aws_engines
+
+    return open_aws_engines(installation, engines)
 
 
 def _passphrase(path: Path) -> bytes:

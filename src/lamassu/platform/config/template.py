@@ -23,6 +23,8 @@ crypto_engines:
 #      token: LamassuCA
 #      pin: "${HSM_PIN}"
 #      module_path: /usr/lib/softhsm/libsofthsm2.so
+#      module_extra_options: {env: {SOFTHSM2_CONF: /etc/lamassu/softhsm2.conf}}
+#      backup: none              # wrapped: new keys can be backed up to another token
 #  hashicorp_vault:
 #    - id: vault-engine
 #      role_id: "${VAULT_ROLE_ID}"
