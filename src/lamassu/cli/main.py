@@ -11,6 +11,7 @@ from lamassu.cli import (
     approval,
     audit,
     ca,
+    ceremony,
     cert,
     config,
     db,
@@ -56,6 +57,7 @@ app.add_typer(db.app, name="db", rich_help_panel=HOST)
 app.add_typer(config.app, name="config", rich_help_panel=HOST)
 app.add_typer(admin.app, name="admin", rich_help_panel=HOST)
 app.add_typer(audit.app, name="audit", rich_help_panel=HOST)
+app.add_typer(ceremony.app, name="ceremony", rich_help_panel=HOST)
 app.add_typer(ca.app, name="ca", rich_help_panel=API)
 app.add_typer(approval.app, name="approval", rich_help_panel=API)
 app.add_typer(va.app, name="va", rich_help_panel=API)

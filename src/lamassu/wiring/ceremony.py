@@ -81,6 +81,17 @@ class TokenKeys:
         )
 
 
+def read_transcript(state: Path) -> str:
+    """The transcript of a ceremony; empty if there is none. Raises `Conflict` (`ceremony_busy`)."""
+    if not state.is_dir():
+        return ""
+    ledger = DirectoryLedger(state)
+    try:
+        return ledger.read()
+    finally:
+        ledger.close()
+
+
 @asynccontextmanager
 async def opened_ceremony(
     state: Path, config: Path, engine_id: str | None, *, clock: Clock | None = None

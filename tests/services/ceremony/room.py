@@ -121,7 +121,7 @@ class Room:
     async def _hold(self, ceremony: Ceremony, answers: Answers) -> None:
         session = ceremony.session
         if session is not None and session.plan is not None:
-            ceremony.resume(answers.people)
+            ceremony.resume(answers.people, answers.date)
         else:
             await ceremony.agree(answers, await ceremony.propose(answers))
         await ceremony.perform(self.said.append)

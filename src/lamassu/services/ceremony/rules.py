@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -73,15 +73,20 @@ def check_clock(now: datetime, transcript: Transcript) -> None:
         )
 
 
-def plan_of(answers: Answers, transcript: Transcript, now: datetime) -> Plan:
-    """What the session will do, if every rule allows it. Raises `RuleViolation`, `Malformed`."""
-    if answers.date != now.date():
+def check_date(told: date, now: datetime) -> None:
+    """Refuse another day than the clock's. Raises `RuleViolation` (`date_differs`)."""
+    if told != now.date():
         raise RuleViolation(
-            f"the clock says {now:%Y-%m-%d}, the people say {answers.date:%Y-%m-%d}: set the"
-            " clock before anything is signed",
+            f"the clock says {now:%Y-%m-%d}, the people say {told:%Y-%m-%d}: set the clock"
+            " before anything is signed",
             code="date_differs",
             field="date",
         )
+
+
+def plan_of(answers: Answers, transcript: Transcript, now: datetime) -> Plan:
+    """What the session will do, if every rule allows it. Raises `RuleViolation`, `Malformed`."""
+    check_date(answers.date, now)
     at = now.replace(microsecond=0)
     root = _root_of(answers.root, transcript, at)
     bounds = _bounds_of(root, transcript)

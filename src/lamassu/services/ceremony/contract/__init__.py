@@ -26,6 +26,7 @@ from lamassu.services.ceremony.contract.revocations import (
 )
 from lamassu.services.ceremony.contract.transcript import (
     Deed,
+    Line,
     Signed,
     Transcript,
     parse_transcript,
@@ -40,6 +41,7 @@ __all__ = [
     "Answers",
     "Bundle",
     "Deed",
+    "Line",
     "Person",
     "RequestWish",
     "RevocationOrder",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from uuid import uuid4
 
 from lamassu import __version__
@@ -13,6 +14,7 @@ from lamassu.services.ceremony import rules
 from lamassu.services.ceremony.contract import Answers, Deed, Person, Transcript
 from lamassu.services.ceremony.model import Plan
 from lamassu.services.ceremony.ports import Ledger, RootKeys, Tell
+from lamassu.services.ceremony.usecases.describe_plan import described
 from lamassu.services.ceremony.usecases.journal import Journal, Session
 from lamassu.services.ceremony.usecases.plan_text import plan_document
 from lamassu.services.ceremony.usecases.steps import Steps
@@ -63,9 +65,20 @@ class Ceremony:
             Deed.PLAN_AGREED, plan_document(plan, order=answers.revocations), session=number
         )
 
-    def resume(self, people: Sequence[Person]) -> None:
-        """Write down who is there when a session that was cut off goes on."""
+    def described(self, plan: Plan) -> Sequence[str]:
+        """What a session would do, line by line: what the people present compare."""
+        return described(plan)
+
+    def resume(self, people: Sequence[Person], today: date) -> None:
+        """Write down who is there when a session that was cut off goes on.
+
+        Raises `RuleViolation` (`date_differs`, `clock_wrong`, `custodian_missing`).
+        """
         self._check_room(people)
+        rules.check_date(today, self._clock.now())
+        self._note_resumed(people)
+
+    def _note_resumed(self, people: Sequence[Person]) -> None:
         session = self.session
         assert session is not None
         self._journal.write(
@@ -91,7 +104,7 @@ class Ceremony:
         session = self.session
         number = session.number if session else self.transcript.lines[-1].session + 1
         if session is not None and session.first(Deed.SESSION_OPENED) is not None:
-            self.resume(people)
+            self._note_resumed(people)
             return number
         engine = self._keys.facts()
         opened: dict[str, Json] = {
