@@ -32,9 +32,30 @@ class KeyKeeper:
             await self._service.hold_key_of(ca_id, caller=CALLER)
 
 
+class KeyFollower:
+    """Shows a CA's engine as it is, should a crash have come between the KMS's commit of a move
+    and the CA's. Idempotent."""
+
+    def __init__(self, service: CaService) -> None:
+        self._service = service
+
+    async def handle(self, event: StoredEvent) -> None:
+        """Only the subject is believed."""
+        kind, _, key_id = event.subject.partition("/")
+        if kind == "kms":
+            await self._service.key_moving.follow(key_id, caller=CALLER)
+
+
 def subscribe(bus: EventBus, service: CaService) -> None:
-    """Follow the CA's own making of CAs."""
+    """Follow the CA's own making of CAs, and moves of keys."""
     keeper = KeyKeeper(service)
     bus.subscribe(
         consumer="ca-keys", service="ca", sources=["ca"], types=TYPES, handler=keeper.handle
+    )
+    bus.subscribe(
+        consumer="ca-key-moves",
+        service="ca",
+        sources=["kms"],
+        types=["kms.move"],
+        handler=KeyFollower(service).handle,
     )

@@ -237,6 +237,16 @@ class SupportedKeysAnswer(Answer):
     sizes: list[int]
 
 
+class KeyMoveAnswer(Answer):
+    """A move of a key from one engine to another; `step` is PLANNED, COPYING or
+    SWITCHED for one that has not ended, and DONE."""
+
+    key_id: str
+    source: str
+    target: str
+    step: str
+
+
 class EngineAnswer(Answer):
     """A crypto engine."""
 

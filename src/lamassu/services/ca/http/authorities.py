@@ -13,6 +13,7 @@ from lamassu.services.ca.http.answers import (
     CaAnswer,
     CertificateAnswer,
     EngineAnswer,
+    KeyMoveAnswer,
     PageAnswer,
     SignedDataAnswer,
     ValidAnswer,
@@ -20,6 +21,7 @@ from lamassu.services.ca.http.answers import (
 from lamassu.services.ca.http.approvals import demand_of
 from lamassu.services.ca.http.bodies import (
     CreateCaBody,
+    MoveKeyBody,
     ProfileIdBody,
     SignCsrBody,
     SignMessageBody,
@@ -130,6 +132,18 @@ def authority_routes(service: CaService) -> list[Route]:
             description="202 with what waits where approvers have to agree.",
             body=ProfileIdBody,
             answer=CaAnswer,
+        ),
+        Route(
+            method="POST",
+            path=f"{one}/key/move",
+            access=Access.action("ca-key:move", scope="id"),
+            handler=handlers.move_key,
+            summary="Move a CA's key into another crypto engine",
+            description="For engines that give keys out and take them in; the CA works all the "
+            "while, and a move that was cut off goes on when it is asked for again. With dry_run "
+            "nothing is changed. 202 with what waits where approvers have to agree.",
+            body=MoveKeyBody,
+            answer=KeyMoveAnswer,
         ),
         *_issuing_routes(handlers, one),
     ]
@@ -266,6 +280,19 @@ class _Handlers:
         )
         return json_answer(Encoder(self._service).ca(authority))
 
+    async def move_key(self, call: Call) -> Response:
+        body = call.decoded(MoveKeyBody)
+        moving = self._service.key_moving
+        if body.dry_run:
+            plan = await moving.plan(call.path["id"], body.engine_id)
+            return json_answer(_move(plan.key_id, plan.source, plan.target, plan.step.value))
+        before = await self._service.get_ca(call.path["id"])
+        moved = await moving.move(
+            before.id, body.engine_id, caller=call.caller, demand=demand_of(call)
+        )
+        source = before.certificate.engine_id
+        return json_answer(_move(moved.key_id, source, moved.certificate.engine_id, "DONE"))
+
     async def list_certificates(self, call: Call) -> Response:
         ca = await self._service.get_ca(call.path["id"])
         page = await self._service.page_certificates(
@@ -322,6 +349,10 @@ class _Handlers:
             signature=body.signature,
         )
         return json_answer(ValidAnswer(valid=valid))
+
+
+def _move(key_id: str, source: str, target: str, step: str) -> KeyMoveAnswer:
+    return KeyMoveAnswer(key_id=key_id, source=source, target=target, step=step)
 
 
 def known_status(text: str) -> CertificateStatus | None:

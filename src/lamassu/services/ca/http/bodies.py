@@ -339,6 +339,15 @@ class ProfileIdBody(WireModel):
     profile_id: str
 
 
+class MoveKeyBody(WireModel):
+    """The engine that a key moves to; with `dry_run` it is only said what would be done."""
+
+    missing_text = MISSING
+
+    engine_id: str
+    dry_run: bool = False
+
+
 class SignCsrBody(WireModel):
     """A CSR to certify; the profile inline, by id, or the CA's own."""
 

@@ -92,7 +92,6 @@ def values_of_new(new: NewCertificate) -> dict[str, object]:
         "is_ca": certificate.is_ca,
         "key_algorithm": certificate.key_algorithm,
         "key_size": certificate.key_size,
-        "engine_id": certificate.engine_id,
         "key_usage": list(certificate.key_usage),
         "extended_key_usages": list(certificate.extended_key_usages),
         "owner": new.owner,
@@ -107,6 +106,7 @@ def values_of_new(new: NewCertificate) -> dict[str, object]:
 def changeable_of(certificate: Certificate) -> dict[str, object]:
     """What of a certificate can change."""
     return {
+        "engine_id": certificate.engine_id,
         "status": certificate.stored_status.value,
         "revocation_time": certificate.revocation_time,
         "revocation_reason": certificate.revocation_reason.value,

@@ -51,6 +51,7 @@ from lamassu.services.ca.usecases.issuers import (
     profile_not_found,
 )
 from lamassu.services.ca.usecases.manage_profiles import ProfileManagement
+from lamassu.services.ca.usecases.move_ca_key import CaKeyMoving
 from lamassu.services.ca.usecases.request_certificate import CertificateRequests
 from lamassu.services.ca.usecases.run_cascades import CascadeRunner
 from lamassu.services.ca.usecases.update_ca import Amendments
@@ -97,6 +98,7 @@ class CaService:
         )
         self.approvals = ApprovalDesk(store=storage, people=people, clock=clock)
         self._holds = KeyHolds(store=storage, keys=keys)
+        self.key_moving = CaKeyMoving(store=storage, keys=keys, clock=clock, desk=self.approvals)
         self._creation = CaCreation(
             store=storage,
             keys=keys,
