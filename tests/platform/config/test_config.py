@@ -396,10 +396,11 @@ def test_what_would_weaken_or_do_nothing_must_not_start(
 def test_what_should_be_known_is_warned_about(write: Write) -> None:
     wide = "server: {listen_address: 0.0.0.0}"
     assert "beyond this host" in warnings(load(write(f"mode: development\n{wide}")))[0]
-    assert warnings(load(write(wide))) == []
+    assert not any("beyond this host" in text for text in warnings(load(write(wide))))
     remote = "postgres: {hostname: db, username: u, sslmode: require"
     assert "not verified" in warnings(load(write(remote + "}")))[0]
-    assert warnings(load(write(remote + ", sslrootcert: /ca.pem}"))) == []
+    verified = warnings(load(write(remote + ", sslrootcert: /ca.pem}")))
+    assert not any("not verified" in text for text in verified)
     assert "not verified" in warnings(load(write("database: {url: 'postgresql://db/x'}")))[0]
 
 
@@ -439,12 +440,13 @@ def test_the_written_file_takes_the_choices(write: Write) -> None:
 def test_the_written_file_names_every_key_that_has_an_effect() -> None:
     text = platform_template(Choices())
     absent = {"est", "otel", "identity_extractors", "security_events"}  # an edge's, or later
+    theirs = {"log_level"}  # the original's, told by `config check`
     later = {"pkcs11", "hashicorp_vault", "aws_kms", "aws_secrets_manager"}
 
     def names(section: type[Section]) -> set[str]:
         found = set()
         for name, field in section.model_fields.items():
-            if name in absent | later:
+            if name in absent | later | theirs:
                 continue
             found.add(name)
             for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):

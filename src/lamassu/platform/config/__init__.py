@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from lamassu.platform.config.engine_forms import by_kind
 from lamassu.platform.config.exposure import exposed_secrets
 from lamassu.platform.config.faults import ConfigurationFaults, Fault
 from lamassu.platform.config.judgement import (
@@ -47,7 +48,7 @@ def masked_text(path: Path) -> str:
 
     Masked is what is secret by its type, and whatever came from a variable or a file.
     """
-    document = read(path)
+    document, _ = by_kind(read(path))
     settings = judge(document, str(path))
     tree = settings.model_dump(mode="json", exclude_none=True)
     for reference in document.referred:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lamassu.platform.config.engine_forms import by_kind
 from lamassu.platform.config.settings import judge
 from lamassu.platform.config.yaml_input import read
 
@@ -18,10 +19,12 @@ def exposed_secrets(path: Path) -> Sequence[str]:
     """
     if not path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         return []
-    document = read(path)
+    document, places = by_kind(read(path))
     shown = judge(document, str(path)).model_dump(mode="json", exclude_none=True)
     return [
-        field for field in _differing(document.values, shown, "") if field not in document.referred
+        places.path(field)
+        for field in _differing(document.values, shown, "")
+        if field not in document.referred
     ]
 
 

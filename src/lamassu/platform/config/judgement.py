@@ -20,6 +20,8 @@ def not_yet_in_effect(settings: Settings) -> list[str]:
         )
     if settings.logs.security_events is not None:
         notes.append("logs.security_events: every event is in the journal; no log of its own yet")
+    if settings.crypto_engines.log_level is not None:
+        notes.append("crypto_engines.log_level: logs.level is every service's")
     if settings.otel is not None:
         notes.append("otel: nothing is exported yet")
     if settings.identity_extractors is not None:
@@ -94,7 +96,28 @@ def warnings(settings: Settings) -> list[str]:
         " ${file:PATH}"
         for path in settings.secrets_in_clear
     ]
+    if settings.mode == "production":
+        texts += _findings_about_keys(settings)
     return texts
+
+
+def _findings_about_keys(settings: Settings) -> list[str]:
+    """What security rule 11 says of engines in production."""
+    engines = settings.crypto_engines
+    return [
+        *(
+            f"high: engine {engine.id} ({engine.kind}) gets no new keys of CAs in production; move"
+            " those that it has with lamassu key move, or give their CAs new ones in another engine"
+            for engine in engines.all
+            if not engine.for_ca_keys
+        ),
+        *(
+            f"high: auto_unseal_keys of engine {vault.id}: whoever reads this configuration can"
+            " unseal Vault; let it unseal itself by a cloud KMS or an HSM, and remove them here"
+            for vault in engines.hashicorp_vault
+            if vault.auto_unseal_keys
+        ),
+    ]
 
 
 def _database_is_unverified(settings: Settings) -> bool:

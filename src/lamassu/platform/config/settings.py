@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from pydantic import ValidationError as PydanticValidationError
 
 from lamassu.kernel.errors import RuleViolation
+from lamassu.platform.config.engine_forms import OTHER_FORMS, SECTION, by_kind
 from lamassu.platform.config.faults import ConfigurationFaults, Fault
 from lamassu.platform.config.yaml_input import Document
 from lamassu.platform.database.dialect import Dialect
@@ -253,6 +254,8 @@ class CryptoEngines(Section):
     """
 
     default_id: str | None = None
+    migrate_keys_format: bool = False  # the original's: old names of keys are forgotten
+    log_level: str | None = None  # the original's
     software: tuple[SoftwareEngine, ...] = ()
     pkcs11: tuple[Pkcs11Engine, ...] = ()
     hashicorp_vault: tuple[VaultEngine, ...] = ()
@@ -425,6 +428,15 @@ def _postgres_settings(section: Postgres, directory: Path) -> DatabaseSettings:
 
 def judge(document: Document, source: str) -> Settings:
     """Make settings of a file's values. Raises `ConfigurationFaults` with every fault."""
+    sorted_document, places = by_kind(document)
+    try:
+        return _judge(sorted_document, source)
+    except ConfigurationFaults as error:
+        faults = [places.as_written(fault) for fault in error.faults]
+        raise ConfigurationFaults(source, faults) from None
+
+
+def _judge(document: Document, source: str) -> Settings:
     faults = list(document.faults)
     known = {fault.path for fault in faults}
     try:
@@ -591,7 +603,7 @@ def _fault(error: dict[str, object], document: Document) -> Fault:
 
 def _near(key: str, section: tuple[str | int, ...]) -> str:
     """The keys that would have been taken, the one that was meant before all."""
-    keys = _keys_at(section)
+    keys = sorted({*_keys_at(section), *(OTHER_FORMS if section == (SECTION,) else ())})
     near = get_close_matches(key.lower(), keys, n=1)
     return ", ".join(keys) + (f" (did you mean {near[0]}?)" if near else "")
 

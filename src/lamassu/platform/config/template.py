@@ -17,6 +17,7 @@ crypto_engines:
       metadata: {}
       timeout_seconds: 10         # how long a caller waits for a signature
       # workers: 2                # calls at once; each kind of engine has its own default
+  # migrate_keys_format: true     # of an earlier directory of PEM files: forget the files' names
 # Keys of CAs belong into hardware or a vault; several of each kind may stand here at once:
 #  pkcs11:
 #    - id: production-hsm
