@@ -151,7 +151,6 @@ def _assume_role(access: AwsAccess) -> Mapping[str, str]:
             connect_timeout=2,
             read_timeout=3,
             retries={"mode": "standard", "total_max_attempts": 2},
-            sts_regional_endpoints="regional",
         ),
     )
     try:

@@ -220,8 +220,14 @@ def failed(error: boto.BotoCoreError, *, engine_id: str, access: AwsAccess) -> E
             " `endpoint_url`",
             retry_after=5,
         )
+    return unreadable(engine_id=engine_id, access=access)
+
+
+def unreadable(*, engine_id: str, access: AwsAccess) -> EngineDown:
+    """The error for an answer that is none of AWS's."""
     return EngineDown(
-        f"{who}: {access.where} answers what cannot be read ({type(error).__name__}); is it AWS?",
+        f"crypto engine {engine_id}: {access.where} answers what cannot be read; is it AWS, or"
+        " a proxy between?",
         code="engine_unreadable",
         retry_after=30,
     )

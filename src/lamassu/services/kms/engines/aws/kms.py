@@ -81,7 +81,9 @@ class AwsKmsEngine:
     def generate(self, spec: KeySpec, *, purpose: KeyPurpose) -> MadeKey:
         arn = self._create(spec, purpose)
         try:
-            public_key: bytes = self._settled("get_public_key", {"KeyId": arn})["PublicKey"]
+            public_key: bytes = self._settled("get_public_key", {"KeyId": arn}, "PublicKey")[
+                "PublicKey"
+            ]
             loaded = _check_made(spec, public_key)
             key_id = key_id_of(public_key)
             self._name(arn, key_id)
@@ -111,7 +113,7 @@ class AwsKmsEngine:
         self._keys.set_aside(key_id)
 
     def check(self) -> None:
-        self._service.call("list_aliases", {"Limit": 1}, pace=Pace.CHECK)
+        self._service.call("list_aliases", {"Limit": 1}, pace=Pace.CHECK, gives="Aliases")
 
     def close(self) -> None:
         self._service.close()
@@ -146,12 +148,12 @@ class AwsKmsEngine:
         """Only a throttled CreateKey is repeated: after any other failure there may be a key."""
         for pause in THROTTLED_PAUSES:
             try:
-                return self._service.call("create_key", wanted, pace=Pace.MAKE)
+                return self._service.call("create_key", wanted, pace=Pace.MAKE, gives="KeyMetadata")
             except EngineDown as error:
                 if error.code != "engine_throttled":
                     raise
                 time.sleep(pause)
-        return self._service.call("create_key", wanted, pace=Pace.MAKE)
+        return self._service.call("create_key", wanted, pace=Pace.MAKE, gives="KeyMetadata")
 
     def _name(self, arn: str, key_id: str) -> None:
         try:
@@ -161,12 +163,14 @@ class AwsKmsEngine:
             if answer.name != "AlreadyExistsException":
                 raise
 
-    def _settled(self, operation: str, parameters: Mapping[str, object]) -> dict[str, Any]:
+    def _settled(
+        self, operation: str, parameters: Mapping[str, object], gives: str | None = None
+    ) -> dict[str, Any]:
         """Ask about what was just made, again while KMS has not heard of it."""
         deadline = time.monotonic() + SETTLING_SECONDS
         while True:
             try:
-                return self._service.call(operation, parameters)
+                return self._service.call(operation, parameters, gives=gives)
             except AwsAnswer as answer:
                 if answer.name != "NotFoundException" or time.monotonic() > deadline:
                     raise
@@ -207,6 +211,7 @@ class _KmsSigner:
                     "MessageType": message_type,
                     "SigningAlgorithm": algorithm,
                 },
+                "Signature",
             )
         except AwsAnswer as refusal:
             self._keys.forget(key.key_id)

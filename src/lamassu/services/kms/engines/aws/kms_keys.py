@@ -87,9 +87,11 @@ class KmsKeys:
         with self._lock:
             self._found.pop(key_id, None)
 
-    def call(self, operation: str, parameters: Mapping[str, object]) -> dict[str, Any]:
+    def call(
+        self, operation: str, parameters: Mapping[str, object], gives: str | None = None
+    ) -> dict[str, Any]:
         """Ask KMS about one key. Raises as `AwsService.call`."""
-        return self._service.call(operation, parameters, about_key=True)
+        return self._service.call(operation, parameters, about_key=True, gives=gives)
 
     def delete(self, key_id: str) -> None:
         """Schedule the end of a key and take its alias away; one that is not there is fine."""
@@ -151,7 +153,7 @@ class KmsKeys:
 
     def _look_up(self, key_id: str) -> KmsKey:
         try:
-            answer = self.call("get_public_key", {"KeyId": f"alias/{key_id}"})
+            answer = self.call("get_public_key", {"KeyId": f"alias/{key_id}"}, "PublicKey")
         except AwsAnswer as refusal:
             raise unusable(key_id, refusal) from None
         arn, public_key = answer["KeyId"], answer["PublicKey"]
@@ -176,13 +178,14 @@ class KmsKeys:
                 return None
             if error.code != "key_disabled":
                 raise
-        arn: str = self.call("describe_key", {"KeyId": f"alias/{key_id}"})["KeyMetadata"]["Arn"]
+        answer = self.call("describe_key", {"KeyId": f"alias/{key_id}"}, "KeyMetadata")
+        arn: str = answer["KeyMetadata"]["Arn"]
         return arn
 
     def _tags(self, key: str) -> Mapping[str, str]:
         """None where the policy does not let them be read: they decide nothing by themselves."""
         try:
-            answer = self.call("list_resource_tags", {"KeyId": key, "Limit": 50})
+            answer = self.call("list_resource_tags", {"KeyId": key, "Limit": 50}, "Tags")
         except Unavailable as refusal:
             if isinstance(refusal, EngineDown):
                 raise
@@ -193,7 +196,7 @@ class KmsKeys:
         """Every alias of the region."""
         place: dict[str, object] = {}
         for _ in range(PAGES_LIMIT):
-            answer = self._service.call("list_aliases", {"Limit": PAGE, **place})
+            answer = self._service.call("list_aliases", {"Limit": PAGE, **place}, gives="Aliases")
             yield from answer["Aliases"]
             if not answer.get("Truncated"):
                 return

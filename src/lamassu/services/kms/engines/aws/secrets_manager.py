@@ -147,7 +147,7 @@ class SecretsManagerEngine:
             )
 
     def check(self) -> None:
-        self._service.call("list_secrets", {"MaxResults": 1}, pace=Pace.CHECK)
+        self._service.call("list_secrets", {"MaxResults": 1}, pace=Pace.CHECK, gives="SecretList")
 
     def close(self) -> None:
         self._opened.clear()
@@ -165,7 +165,7 @@ class SecretsManagerEngine:
                 code="secret_is_key",
             )
         try:
-            answer = self._call_secret("get_secret_value", {"SecretId": name})
+            answer = self._call_secret("get_secret_value", {"SecretId": name}, "Name")
         except AwsAnswer as refusal:
             if refusal.name == "DecryptionFailure":
                 raise _undecryptable(name) from None
@@ -191,6 +191,7 @@ class SecretsManagerEngine:
                 "Description": f"Lamassu, engine {self._id}, purpose {purpose.value}",
                 "Tags": [{"Key": name, "Value": value} for name, value in tags.items()],
             },
+            gives="Name",
         )
 
     def _read(self, key_id: str, purpose: KeyPurpose) -> PrivateKey:
@@ -198,7 +199,7 @@ class SecretsManagerEngine:
             raise _lost(key_id)
         self._judge(key_id, purpose)
         try:
-            answer = self._call_secret("get_secret_value", {"SecretId": key_id})
+            answer = self._call_secret("get_secret_value", {"SecretId": key_id}, "Name")
         except AwsAnswer as refusal:
             raise _unusable(key_id, refusal) from None
         key = key_of(answer.get("SecretString", ""))
@@ -213,7 +214,7 @@ class SecretsManagerEngine:
     def _judge(self, key_id: str, purpose: KeyPurpose) -> None:
         """Refuse a key tagged for another purpose; take back into use one that was set aside."""
         try:
-            tags = _tags(self._call_secret("describe_secret", {"SecretId": key_id}))
+            tags = _tags(self._call_secret("describe_secret", {"SecretId": key_id}, "Name"))
         except AwsAnswer as refusal:
             raise _unusable(key_id, refusal) from None
         except EngineDown:
@@ -232,7 +233,7 @@ class SecretsManagerEngine:
             "Filters": [{"Key": "tag-key", "Values": [INSTALLATION]}],
         }
         for _ in range(PAGES_LIMIT):
-            answer = self._service.call("list_secrets", asked)
+            answer = self._service.call("list_secrets", asked, gives="SecretList")
             yield from answer["SecretList"]
             if not answer.get("NextToken"):
                 return
@@ -243,8 +244,10 @@ class SecretsManagerEngine:
             code="engine_crowded",
         )
 
-    def _call_secret(self, operation: str, parameters: Mapping[str, object]) -> dict[str, Any]:
-        return self._service.call(operation, parameters, about_key=True)
+    def _call_secret(
+        self, operation: str, parameters: Mapping[str, object], gives: str | None = None
+    ) -> dict[str, Any]:
+        return self._service.call(operation, parameters, about_key=True, gives=gives)
 
 
 def _tags(secret: Mapping[str, Any]) -> Mapping[str, str]:

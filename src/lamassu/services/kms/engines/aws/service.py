@@ -8,7 +8,7 @@ from typing import Any
 from botocore import exceptions as boto
 
 from lamassu.services.kms.engines.aws.access import AwsAccess, AwsClients, Pace
-from lamassu.services.kms.engines.aws.errors import answered, failed
+from lamassu.services.kms.engines.aws.errors import answered, failed, unreadable
 from lamassu.services.kms.ports import EngineLimits
 
 
@@ -30,9 +30,11 @@ class AwsService:
         *,
         pace: Pace = Pace.SIGN,
         about_key: bool = False,
+        gives: str | None = None,
     ) -> dict[str, Any]:
         """What AWS answers. `operation` is the client's method (`get_public_key`); `about_key`
-        says that it is for one key, whose policy may forbid it.
+        says that it is for one key, whose policy may forbid it; `gives` names what a real
+        answer holds.
 
         Raises `EngineDown`, `EngineRefused`, and `AwsAnswer` for a refusal that the caller may
         know how to take.
@@ -45,6 +47,9 @@ class AwsService:
             ) from None
         except boto.BotoCoreError as error:
             raise failed(error, engine_id=self._engine_id, access=self._access) from None
+        if gives is not None and gives not in answer:
+            # the library reads any 200 as an answer: a proxy's page, another service's
+            raise unreadable(engine_id=self._engine_id, access=self._access)
         return answer
 
     def close(self) -> None:
