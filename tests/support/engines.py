@@ -93,6 +93,7 @@ def software_stand(folder: Path) -> Iterator[Stand]:
 
 KINDS: dict[str, OpenStand] = {
     "software": software_stand,
+    "pkcs11": _elsewhere("tests.support.softhsm"),
     "aws-kms": _elsewhere("tests.support.moto", "kms_stand"),
     "aws-secrets-manager": _elsewhere("tests.support.moto", "secrets_manager_stand"),
 }

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pkcs11.constants import TokenFlag
+from pkcs11.constants import Attribute, ObjectClass, TokenFlag
 from pkcs11.exceptions import (
     PinIncorrect,
     PinInvalid,
@@ -19,17 +19,19 @@ from pkcs11.exceptions import (
     TokenNotPresent,
     TokenNotRecognised,
     UserAlreadyLoggedIn,
+    UserNotLoggedIn,
 )
 from pkcs11.types import Session, SignMixin, Token
 
 from lamassu.services.kms.contract import KeyAlgorithm
 from lamassu.services.kms.engines.pkcs11 import mechanisms
-from lamassu.services.kms.engines.pkcs11.errors import translate
+from lamassu.services.kms.engines.pkcs11.errors import LOST, translate
 from lamassu.services.kms.engines.pkcs11.module import Module, load_module
 from lamassu.services.kms.engines.pkcs11.pins import RefusedPins, TokenName
 from lamassu.services.kms.ports import EngineDown, EngineRefused
 
 SESSIONS = 4  # an HSM in the network signs several at once; SoftHSM gains from one per processor
+CHECK_LABEL = "lamassu:check"  # of no key
 HANDLES_KEPT = 4096  # of keys, per session
 
 
@@ -92,6 +94,11 @@ class Connection:
         self._idle: list[Seat] = []
         self._open = 0  # idle, in use, or just being opened
 
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        return self._open
+
     def take(self) -> Seat | None:
         """A session that is nobody else's, opened if there may be one more; `None` once ended.
 
@@ -135,6 +142,21 @@ class Connection:
         for seat in idle:
             self._close(seat)
 
+    def lives(self) -> bool:
+        """Whether its token can be used; a connection that is busy counts as alive."""
+        with self._condition:
+            if self.ended or not self._idle:
+                return not self.ended
+            seat = self._idle.pop()
+        try:
+            with self.module.calling:
+                check_seat(seat)
+        except PKCS11Error:
+            return False
+        finally:
+            self.give_back(seat)
+        return True
+
     def _open_seat(self) -> Seat:
         try:
             with self.module.calling:
@@ -144,7 +166,6 @@ class Connection:
                 self._open -= 1
                 self._condition.notify()
             raise
-        self.module.opened()
         return Seat(session, self)
 
     def _settle_for_fewer(self) -> None:
@@ -157,7 +178,20 @@ class Connection:
     def _close(self, seat: Seat) -> None:
         with suppress(PKCS11Error), self.module.calling:
             seat.session.close()
-        self.module.closed()
+        with self._condition:
+            self._open -= 1
+            self._condition.notify()
+
+
+class _Missing(Exception):
+    """There is no token of this label, among those that the library knows of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+RENEWABLE: tuple[type[Exception], ...] = (_Missing, *LOST)
 
 
 def connect(settings: TokenSettings, pins: RefusedPins) -> Connection:
@@ -173,22 +207,54 @@ def connect(settings: TokenSettings, pins: RefusedPins) -> Connection:
             f"the library {settings.module_path} hangs while it connects", code="module_hangs"
         )
     try:
-        with module.calling:
-            token = _find(module, settings)
-            connection = Connection(module, token, settings)
-        seat = connection.take()
-        assert seat is not None  # nobody else knows the connection yet
         try:
-            with module.calling:
-                _login(seat.session, connection, settings, pins)
-        except BaseException:
-            connection.end()
-            connection.give_back(seat)
-            raise
-        connection.give_back(seat)
-        return connection
+            return _connect(module, settings, pins)
+        except RENEWABLE:
+            if not module.refresh():
+                raise
+            return _connect(module, settings, pins)
+    except _Missing as error:
+        raise EngineRefused(error.text, code="token_missing") from None
     finally:
         module.connecting.release()
+
+
+def _connect(module: Module, settings: TokenSettings, pins: RefusedPins) -> Connection:
+    with module.calling:
+        module.start()
+        token = _find(module, settings)
+        connection = Connection(module, token, settings)
+        module.connections.add(connection)
+    seat = connection.take()
+    assert seat is not None  # nobody else knows the connection yet
+    try:
+        with module.calling:
+            _login(seat.session, connection, settings, pins)
+            check_seat(seat)
+    except BaseException:
+        connection.end()
+        raise
+    finally:
+        connection.give_back(seat)
+    return connection
+
+
+def check_login(seat: Seat) -> None:
+    """Raise `UserNotLoggedIn` when the login was lost: private keys are invisible then."""
+    connection = seat.connection
+    needed = connection.token.flags & TokenFlag.LOGIN_REQUIRED
+    if needed and not connection.module.is_logged_in(seat.session):
+        raise UserNotLoggedIn
+
+
+def check_seat(seat: Seat) -> None:
+    """See that the token is there, and that the session is the user's. Raises as the library."""
+    seat.connection.token.slot.get_token()
+    check_login(seat)
+    # a small search also asks those tokens whose library answers the rest from memory
+    wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.LABEL: CHECK_LABEL}
+    for _ in seat.session.get_objects(wanted):
+        pass
 
 
 @contextmanager
@@ -205,19 +271,20 @@ def security_officers_session(settings: TokenSettings, pin: bytes) -> Iterator[S
         )
     try:
         with module.calling:
+            module.start()
             token = _find(module, settings)
             try:
                 session = token.open(rw=True)
-                module.opened()
                 try:
                     module.login(session, pin, security_officer=True)
                     yield session
                 finally:
                     with suppress(PKCS11Error):
                         session.close()
-                    module.closed()
             except PKCS11Error as error:
                 raise translate(error, settings.engine_id) from error
+    except _Missing as error:
+        raise EngineRefused(error.text, code="token_missing") from None
     finally:
         module.connecting.release()
 
@@ -225,19 +292,15 @@ def security_officers_session(settings: TokenSettings, pin: bytes) -> Iterator[S
 def _find(module: Module, settings: TokenSettings) -> Token:
     tokens = _tokens(module)
     found = _matching(tokens, settings)
-    if not found and module.refresh():
-        tokens = _tokens(module)
-        found = _matching(tokens, settings)
     if not found:
         labels = ", ".join(sorted(repr(token.label) for token in tokens)) or "none"
         wanted = repr(settings.label)
         if settings.serial is not None:
             wanted += f" with serial number {settings.serial!r}"
-        raise EngineRefused(
+        raise _Missing(
             f"engine {settings.engine_id}: there is no token {wanted} behind"
             f" {settings.module_path}; tokens there: {labels}. Correct `token`, connect the token,"
-            " or check module_extra_options.env",
-            code="token_missing",
+            " or check module_extra_options.env"
         )
     if len(found) > 1:
         serials = ", ".join(sorted(_serial(token) for token in found))

@@ -25,13 +25,13 @@ from lamassu.kernel.records import Json
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import Engine, KeyPurpose, KeySpec
 from lamassu.services.kms.engines.pkcs11 import mechanisms, objects, templates
-from lamassu.services.kms.engines.pkcs11.connection import Seat, TokenSettings
+from lamassu.services.kms.engines.pkcs11.connection import Seat, TokenSettings, check_login
 from lamassu.services.kms.engines.pkcs11.errors import LOST, NOT_TAKEN, STALE
 from lamassu.services.kms.engines.pkcs11.mechanisms import Recipe
 from lamassu.services.kms.engines.pkcs11.module import set_environment
 from lamassu.services.kms.engines.pkcs11.objects import Name, Pair, Unreadable
 from lamassu.services.kms.engines.pkcs11.pins import RefusedPins
-from lamassu.services.kms.engines.pkcs11.token import TokenLink, check_login
+from lamassu.services.kms.engines.pkcs11.token import TokenLink
 from lamassu.services.kms.engines.pkcs11.unwrapping import unwrap_into
 from lamassu.services.kms.engines.stand_in import stand_in
 from lamassu.services.kms.model import MadeKey, PrivateKey, SignatureScheme

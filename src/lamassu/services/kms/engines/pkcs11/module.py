@@ -18,7 +18,8 @@ import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
+from weakref import WeakSet
 
 from pkcs11 import _pkcs11
 from pkcs11.exceptions import (
@@ -122,6 +123,23 @@ class _ThreadedLibrary(_pkcs11.lib):
         """`Module` did that already."""
 
 
+class _Connection(Protocol):
+    """The sessions of one engine with its token. One that nobody refers to has none in use."""
+
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        ...
+
+    def lives(self) -> bool:
+        """Whether the token can be used."""
+        ...
+
+    def end(self) -> None:
+        """Close them."""
+        ...
+
+
 class Module:
     """One loaded library. Constructed by `load_module` alone."""
 
@@ -130,6 +148,7 @@ class Module:
         self._env = dict(env)
         self._functions = _functions(path)
         self._serialised = not self._initialize()
+        self._started = True
         self.calling: AbstractContextManager[object] = (
             threading.RLock() if self._serialised else nullcontext()
         )
@@ -137,8 +156,7 @@ class Module:
         # one reference too many: the binding unloads the library of a collected object
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.library))
         self.connecting = threading.Lock()  # held while a token is looked for and logged in to
-        self._sessions = 0
-        self._counting = threading.Lock()
+        self.connections: WeakSet[_Connection] = WeakSet()
 
     @property
     def serialised(self) -> bool:
@@ -155,28 +173,28 @@ class Module:
                 code="module_env_conflict",
             )
 
-    def opened(self) -> None:
-        """A session was opened."""
-        with self._counting:
-            self._sessions += 1
-
-    def closed(self) -> None:
-        """A session was closed, or is gone with its token."""
-        with self._counting:
-            self._sessions -= 1
-
     def refresh(self) -> bool:
         """Start the library again, so that it looks for tokens anew; some look only then.
 
-        Only while no session of this process is open and `connecting` is held; says whether it
-        was done.
+        Only while `connecting` is held and no session of this process is open: connections whose
+        token is lost too are ended first. Says whether it was done.
         """
-        with self._counting:
-            if self._sessions:
-                return False
-            self._functions.C_Finalize(None)
+        for connection in list(self.connections):
+            if not connection.lives():
+                connection.end()
+        if any(connection.sessions for connection in self.connections):
+            return False
+        self._functions.C_Finalize(None)
+        self._started = False
+        self.start()
+        return True
+
+    def start(self) -> None:
+        """See that the library runs: an earlier `refresh` may have failed half-way. While
+        `connecting` is held. Raises `EngineDown` (`module_start_failed`)."""
+        if not self._started:
             self._initialize()
-            return True
+            self._started = True
 
     def login(self, session: Session, pin: bytes, *, security_officer: bool = False) -> None:
         """C_Login, which holds for all sessions with the token.

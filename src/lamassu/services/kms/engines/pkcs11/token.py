@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pkcs11.constants import Attribute, ObjectClass
-from pkcs11.exceptions import PKCS11Error, UserNotLoggedIn
+from pkcs11.exceptions import PKCS11Error
 from pkcs11.types import Session
 
 from lamassu.kernel.errors import Unavailable
@@ -18,6 +17,7 @@ from lamassu.services.kms.engines.pkcs11.connection import (
     Seat,
     TokenFacts,
     TokenSettings,
+    check_seat,
     connect,
     security_officers_session,
 )
@@ -27,7 +27,6 @@ from lamassu.services.kms.ports import EngineDown, EngineRefused
 
 T = TypeVar("T")
 
-CHECK_LABEL = "lamassu:check"  # of no key
 CLOSE_PATIENCE = 2.0  # seconds that `close` waits for a library which may hang
 
 
@@ -64,7 +63,7 @@ class TokenLink:
 
     def check(self) -> None:
         """See that the token is there, and that its sessions are the user's."""
-        self.run(_check)
+        self.run(check_seat)
 
     @contextmanager
     def as_security_officer(self, pin: bytes) -> Iterator[Session]:
@@ -149,19 +148,3 @@ class TokenLink:
         if self._closed:
             self._connection.end()
         return self._connection
-
-
-def _check(seat: Seat) -> None:
-    connection = seat.connection
-    connection.token.slot.get_token()
-    check_login(seat)
-    # a small search also asks those tokens whose library answers the rest from memory
-    wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.LABEL: CHECK_LABEL}
-    for _ in seat.session.get_objects(wanted):
-        pass
-
-
-def check_login(seat: Seat) -> None:
-    """Raise `UserNotLoggedIn` when the login was lost: private keys are invisible then."""
-    if not seat.connection.module.is_logged_in(seat.session):
-        raise UserNotLoggedIn
