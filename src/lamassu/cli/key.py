@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +23,12 @@ from lamassu.cli.client import (
     without_empty,
 )
 from lamassu.cli.keys import KeyType, usual_signature
-from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail, out
+from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory, fail, out
 from lamassu.cli.output import Column, Format, Output, PlainFormat, PlainOutput, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Keys: they never leave their crypto engine.")
 
+BINDINGS = "lamassu.io/kms/binded-resources"
 COLUMNS = (
     Column("key id", "key_id"),
     Column("name", "name"),
@@ -171,6 +173,58 @@ def verify(
     if answer.get("valid") is not True:
         fail("the signature is not this key's over this message")
     out.print("the signature is right")
+
+
+@app.command()
+def move(
+    key_id: KeyId,
+    engine: Annotated[str, typer.Option(help="The crypto engine that the key moves to.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+    ] = False,
+    approval: Approval = "",
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Move a key into another crypto engine; it can be used all the while.
+
+    Both engines have to allow it: most HSMs give no key out (lamassu ca rekey makes a CA a new
+    one). A move that was cut off goes on when this is run again. For a CA's key the CA's
+    approvers have to agree, if it has any.
+
+    Example: lamassu key move firmware --engine production-hsm --dry-run
+    """
+    api = Api(directory, url)
+    key = api.get(f"/kms/v1/keys/{segment(key_id)}")
+    ca_id = _ca_of(api, key)
+    path = (
+        f"/ca/v1/cas/{segment(ca_id)}/key/move"
+        if ca_id
+        else f"/kms/v1/keys/{segment(str(key.get('key_id')))}/move"
+    )
+    body = {"engine_id": engine, "dry_run": dry_run}
+    move = api.send("POST", path, body, approval=approval)
+    whose = f"the key of CA {ca_id}" if ca_id else f"key {key.get('key_id')}"
+    if move.get("step") == "PLANNED":
+        out.print(f"{whose} would move from {move.get('source')} to {engine}", markup=False)
+    elif dry_run:
+        out.print(f"{whose} is on its way to {engine}; run it to go on", markup=False)
+    else:
+        out.print(f"{whose} is in {engine}", markup=False)
+
+
+def _ca_of(api: Api, key: Mapping[str, object]) -> str:
+    """The CA whose certificate needs the key; empty if none does."""
+    metadata = key.get("metadata")
+    bindings = metadata.get(BINDINGS) if isinstance(metadata, Mapping) else None
+    for binding in bindings if isinstance(bindings, list) else []:
+        serial = binding.get("resource_id") if isinstance(binding, Mapping) else None
+        certificate = api.get(f"/ca/v1/certificates/{segment(str(serial))}")
+        if certificate.get("is_ca"):
+            query = Listing([f"subject_key_id[eq]{key.get('key_id')}"], 1, "", False)
+            for authority in api.list("/ca/v1/cas", query):
+                return str(authority.get("id"))
+    return ""
 
 
 def _message(api: Api, key_id: str, message: bytes, algorithm: str) -> dict[str, str]:

@@ -171,6 +171,17 @@ def check_ca_message(message: bytes, message_type: MessageType) -> None:
         )
 
 
+def check_moves_alone(key: Key) -> None:
+    """A CA's key leaves its engine only when the CA's approvers agree: the CA asks them."""
+    if key.purpose is KeyPurpose.CA:
+        raise Conflict(
+            "the key is a CA's; move it by POST /api/ca/v1/cas/{id}/key/move"
+            " (lamassu key move finds the CA)",
+            code="key_of_ca",
+            field="id",
+        )
+
+
 def check_unbound(key: Key) -> None:
     """What something needs stays (`key_in_use`): a CA without its key can never sign again."""
     if not key.bindings:

@@ -8,13 +8,16 @@ from lamassu.kernel.listing import FieldType, Filterable
 from lamassu.platform.http import Access, Call, Route, json_answer, page_answer
 from lamassu.platform.http.authorization import check_may
 from lamassu.platform.http.wire import JsonPatches
+from lamassu.services.kms import rules
 from lamassu.services.kms.contract import Key, KeyPurpose, engine_document
 from lamassu.services.kms.http.bodies import (
     CreateKey,
     EngineAnswer,
     ImportKey,
     KeyAnswer,
+    KeyMoveAnswer,
     KeyPage,
+    MoveKey,
     PutName,
     PutTags,
     SignatureAnswer,
@@ -146,6 +149,18 @@ def routes(kms: KmsService) -> list[Route]:
             body=VerifyMessage,
             answer=ValidAnswer,
         ),
+        Route(
+            method="POST",
+            path=f"{one}/move",
+            access=Access.action("key:move", scope="id"),
+            handler=handlers.move,
+            summary="Move a key into another crypto engine",
+            description="For engines that give keys out and take them in. The key can be used "
+            "all the while, and a move that was cut off goes on when it is asked for again. With "
+            "dry_run nothing is changed. A CA's key moves by its CA's own route (409).",
+            body=MoveKey,
+            answer=KeyMoveAnswer,
+        ),
         *_description_routes(handlers, one),
     ]
 
@@ -248,6 +263,18 @@ class _Handlers:
         valid = await self._kms.verify_named(call.path["id"], body.as_message(), body.signature)
         return json_answer(ValidAnswer(valid=valid))
 
+    async def move(self, call: Call) -> Response:
+        body = call.decoded(MoveKey)
+        key = await self._kms.get_named(call.path["id"])
+        rules.check_moves_alone(key)
+        if body.dry_run:
+            plan = await self._kms.plan_move(key.key_id, body.engine_id, purpose=key.purpose)
+            return json_answer(_move(key, plan.source, plan.target, plan.step.value))
+        moved = await self._kms.move(
+            key.key_id, body.engine_id, purpose=key.purpose, caller=call.caller
+        )
+        return json_answer(_move(key, key.engine_id, moved.engine_id, "DONE"))
+
     async def rename(self, call: Call) -> Response:
         return await self._describe(call, "kms.name.update", renamed(call.decoded(PutName).name))
 
@@ -267,6 +294,10 @@ class _Handlers:
             call.path["id"], event_type, change, caller=call.caller
         )
         return json_answer(_answer(key))
+
+
+def _move(key: Key, source: str, target: str, step: str) -> KeyMoveAnswer:
+    return KeyMoveAnswer(key_id=key.key_id, source=source, target=target, step=step)
 
 
 def _answer(key: Key) -> KeyAnswer:

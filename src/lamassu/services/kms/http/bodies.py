@@ -163,3 +163,22 @@ class StatusAnswer(BaseModel):
     """What became of it."""
 
     status: str
+
+
+class MoveKey(WireModel):
+    """The engine that a key moves to; with `dry_run` it is only said what would be done."""
+
+    missing_text = MISSING
+
+    engine_id: str
+    dry_run: bool = False
+
+
+class KeyMoveAnswer(BaseModel):
+    """A move of a key from one engine to another; `step` is PLANNED, COPYING or SWITCHED for one
+    that has not ended, and DONE."""
+
+    key_id: str
+    source: str
+    target: str
+    step: str
