@@ -85,17 +85,15 @@ class SecretsManagerEngine:
         try:
             self._write(made.key_id, key, purpose)
         except AwsAnswer as answer:
-            if answer.name == "InvalidRequestException":  # deleted, and recoverable until its end
-                self._call_secret("restore_secret", {"SecretId": made.key_id})
-            elif answer.name == "LimitExceededException":
+            if answer.name == "LimitExceededException":
                 raise Unavailable(
                     f"crypto engine {self._id}: the account has as many secrets as its quota"
                     " allows",
                     code="engine_full",
                 ) from None
-            elif answer.name != "ResourceExistsException":
+            if answer.name not in {"ResourceExistsException", "InvalidRequestException"}:
                 raise
-            self._read(made.key_id, purpose)  # it is this key, as its id says, or an error
+            self._take_back(made.key_id, purpose)
         self._opened.put(made.key_id, purpose, key)
         return made
 
@@ -193,6 +191,16 @@ class SecretsManagerEngine:
             },
             gives="Name",
         )
+
+    def _take_back(self, key_id: str, purpose: KeyPurpose) -> None:
+        """Judge the secret that is there already, recovered if it was deleted."""
+        try:
+            self._read(key_id, purpose)
+        except Unavailable as error:
+            if error.code != "key_lost":
+                raise
+            self._call_secret("restore_secret", {"SecretId": key_id})
+            self._read(key_id, purpose)
 
     def _read(self, key_id: str, purpose: KeyPurpose) -> PrivateKey:
         if not _KEY_ID.fullmatch(key_id):
