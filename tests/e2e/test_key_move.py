@@ -100,10 +100,12 @@ def test_the_kms_route_moves_general_keys_and_leaves_a_cas_to_the_ca(two_engines
     assert (nowhere.status_code, nowhere.json()["field"]) == (400, "engine_id")
 
 
-def test_a_cas_key_leaves_only_when_its_approvers_agree(two_engines: Server) -> None:
+def test_a_cas_key_leaves_only_when_its_approvers_agree(
+    two_engines: Server, tmp_path: Path
+) -> None:
     server = two_engines
     for name in ("bob", "carol"):
-        run_on_host(server, "admin", "issue", name)
+        lamassu("admin", "issue", name, "--dir", str(server.directory), "--to", str(tmp_path))
     run(
         server, "ca", "approvals", "set", "development-ca", "--required", "1",
         "--of", "bob", "--of", "carol",
@@ -115,7 +117,3 @@ def test_a_cas_key_leaves_only_when_its_approvers_agree(two_engines: Server) -> 
     certificate = ca(server, "development-ca")["certificate"]
     assert isinstance(certificate, dict)
     assert certificate["engine_id"] == "software"
-
-
-def run_on_host(server: Server, *arguments: str) -> str:
-    return lamassu(*arguments, "--dir", str(server.directory))
