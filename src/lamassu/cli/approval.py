@@ -57,6 +57,7 @@ DETAILS = (
     Column("asked at", "creation_ts"),
     Column("until", "expires_at"),
     Column("needs", _needs),
+    Column("rests on", lambda item: list(item.get("basis") or ())),
     Column("may not vote", "excluded"),
     Column("votes", _votes),
     Column("closed at", "closed_at"),

@@ -28,6 +28,13 @@ _ERROR_SCHEMA = {
     },
 }
 
+_APPROVAL_HEADER = {
+    "name": "Lamassu-Approval",
+    "in": "header",
+    "description": "The approval that this very request was given, once enough approvers agreed",
+    "schema": {"type": "string"},
+}
+
 _Models = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
 
 
@@ -109,6 +116,8 @@ def _parameters(mounted: MountedRoute) -> list[dict[str, Any]]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in _PARAMETER.findall(mounted.path)
     ]
+    if mounted.route.deferrable:
+        parameters.append(_APPROVAL_HEADER)
     if mounted.route.listing is not None:
         parameters += _list_parameters(mounted.route.listing)
     return parameters
@@ -154,6 +163,10 @@ def _responses(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
         schema = references[(route.answer, "serialization")]
         success["content"] = {_JSON: {"schema": schema}}
     responses: dict[str, Any] = {str(route.status): success}
+    if route.deferrable:
+        responses["202"] = {
+            "description": "Nothing was done yet: approvers have to agree to what `Location` names"
+        }
     if route.encode_error is None:
         reference = {"schema": {"$ref": _REF.format(model="Error")}}
         responses["default"] = {"description": "Refused", "content": {_JSON: reference}}

@@ -81,7 +81,8 @@ class Route:
 
     `path` is relative to the mount; `{id}` takes a segment, `{rest:path}` all that is left.
     `body` is decoded into `call.body`; with `empty_body` no bytes at all act as `{}`.
-    `answer` is for the API description.
+    `answer` is for the API description, and so is `deferrable`: the request may have to wait for
+    somebody's agreement (202), and is repeated with the header that names it.
     `body_limit` is in bytes, in place of the application's. `encode_error` answers every error
     of the route in place of the JSON error object (OCSP).
     """
@@ -99,6 +100,7 @@ class Route:
     listing: Filterable | None = None
     body_limit: int | None = None
     encode_error: Callable[[LamassuError], Response] | None = None
+    deferrable: bool = False
     documented: bool = True
 
 

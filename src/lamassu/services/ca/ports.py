@@ -33,7 +33,7 @@ from lamassu.services.ca.model import (
 class CaTransaction(Protocol):
     """A write transaction: its rows, events and audit records commit together or not at all.
 
-    Locks are taken in the order CAs (from the top down), certificates, profiles, jobs.
+    Locks are taken in the order CAs (from the top down), certificates, profiles, approvals, jobs.
     """
 
     def emit(self, event: Event) -> None:

@@ -124,7 +124,8 @@ class Demand:
 
     `request` says what, as JSON that an approver can read (method, path and body; or a command
     of the host and its arguments): with the requester it is what an approval is bound to.
-    `approval_id` is the approval that they say they have.
+    `approval_id` is the approval that they say they have. No secret may be in `request`: it is
+    stored, and told in events.
     """
 
     caller: Caller

@@ -80,6 +80,7 @@ def approval_routes(service: CaService) -> list[Route]:
             description="By the rule that stands until then: 202 where that asks for approvals. "
             "`required` 0 of nobody ends it.",
             body=ApprovalPolicyBody,
+            deferrable=True,
             answer=CaAnswer,
         ),
     ]

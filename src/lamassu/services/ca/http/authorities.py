@@ -89,6 +89,7 @@ def authority_routes(service: CaService) -> list[Route]:
             "With external_root, the id of a root whose key is offline, key and CSR are made, and "
             "the CA comes into being with import-signed.",
             body=CreateCaBody,
+            deferrable=True,
             answer=CaAnswer,
             status=201,
         ),
@@ -120,6 +121,7 @@ def authority_routes(service: CaService) -> list[Route]:
             "names the job that writes this down for the certificates that they issued. 202 "
             "with what waits where approvers have to agree.",
             body=StatusBody,
+            deferrable=True,
             answer=CaAnswer,
             status=201,
         ),
@@ -131,6 +133,7 @@ def authority_routes(service: CaService) -> list[Route]:
             summary="Set the default profile of what a CA issues",
             description="202 with what waits where approvers have to agree.",
             body=ProfileIdBody,
+            deferrable=True,
             answer=CaAnswer,
         ),
         Route(

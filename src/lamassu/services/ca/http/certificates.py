@@ -92,6 +92,7 @@ def certificate_routes(service: CaService) -> list[Route]:
             handler=handlers.change_status,
             summary="Revoke, hold, release or deactivate a certificate",
             body=StatusBody,
+            deferrable=True,
             answer=CertificateAnswer,
         ),
         Route(
@@ -104,6 +105,7 @@ def certificate_routes(service: CaService) -> list[Route]:
             "show it yet.",
             body=RevokeBody,
             empty_body=True,
+            deferrable=True,
             answer=CertificateAnswer,
         ),
         *patching,

@@ -62,6 +62,7 @@ def _routes_at(base: str, handlers: _Handlers) -> list[Route]:
             description="202 with what waits where it would allow more and approvers of a CA "
             "that uses it have to agree.",
             body=ProfileBody,
+            deferrable=True,
             answer=ProfileAnswer,
         ),
         Route(

@@ -17,6 +17,7 @@ from lamassu.kernel.x509.keys import KeyFacts, load_public_key
 from lamassu.kernel.x509.names import name_of, subject_of
 from lamassu.kernel.x509.serials import new_serial_number, serial_hex
 from lamassu.services.ca.contract import (
+    ApprovalPolicy,
     Certificate,
     CertificateStatus,
     CertificateType,
@@ -240,6 +241,7 @@ class CaCreation:
         demand: Demand | None,
     ) -> None:
         clearance = await self._desk.clearance(demand)
+        guarding: Mapping[str, ApprovalPolicy] = {}
         async with self._store.unit() as transaction:
             if plan.parent is not None:
                 parent = await transaction.lock_ca(plan.parent.authority.id)
@@ -250,13 +252,15 @@ class CaCreation:
                     plan.parent.authority.certificate.serial_number
                 ):
                     raise Conflict("the parent CA was re-issued; try again", code="ca_changed")
-                await clearance.admit(
-                    transaction, Operation.CREATE_CHILD, policies_of([parent]), basis=plan.basis
-                )
+                guarding = policies_of([parent])
             if authority.profile_id:
                 profile = await transaction.share_profile(authority.profile_id)
                 if profile is None or profile.sign_as_ca:
                     raise profile_not_found()
+            if plan.parent is not None:
+                await clearance.admit(
+                    transaction, Operation.CREATE_CHILD, guarding, basis=plan.basis
+                )
             try:
                 await transaction.insert_ca(
                     authority, NewCertificate(authority.certificate, created_at=now)
