@@ -107,6 +107,12 @@ def test_a_second_init_says_that_the_configuration_stays(installation: Path) -> 
     assert "port: 8443" in (installation / "config.yml").read_text()
 
 
+def test_a_second_init_refuses_a_bad_name_as_the_first_does(installation: Path) -> None:
+    again = lamassu("init", "--dir", installation, "--host", "bad host!")
+    assert again.exit_code == 1
+    assert again.output.startswith("lamassu: --host: 'bad host!' is neither")
+
+
 def test_no_admin_is_issued_whose_key_has_no_place(installation: Path, tmp_path: Path) -> None:
     (tmp_path / "carol.key").touch()
     refused = lamassu("admin", "issue", "carol", "--dir", installation, "--to", tmp_path)

@@ -57,7 +57,7 @@ async def serving_edge(directory: Path, listen: Listen) -> AsyncIterator[Running
             chosen(listen.port, settings.http.port),
             build_server_context(certificate, key, policy=tls_policy(settings)),
         )
-        running = Running({"https": await start(listener)})
+        running = Running({"https": await start(listener)}, about="EST")
         try:
             yield running
         finally:

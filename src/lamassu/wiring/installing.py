@@ -83,7 +83,7 @@ async def install(
     `tell` is given a line for each part; `reveal` the passphrase of an exported root key, to be
     shown once (absent: there is no terminal). Raises a `LamassuError` that says what to do next.
     """
-    _judge_edge(plan)
+    _judge_names(plan)
     installation = Installation(plan.directory)
     kept = installation.config.exists()
     if kept:
@@ -211,7 +211,6 @@ def _judge_options(plan: Plan) -> None:
     given = [port for port in ports if port]
     if len(set(given)) < len(given):
         _refuse("port", "--port, --http-port and --internal-port are to differ")
-    _judge_hosts("host", plan.hosts)
     url = urlsplit(plan.public_url or "https://localhost")
     if url.scheme != "https" or not url.hostname or url.path.strip("/"):
         _refuse("public-url", f"{plan.public_url!r} is not of the form https://name:port")
@@ -220,8 +219,9 @@ def _judge_options(plan: Plan) -> None:
         _refuse("database", "it begins with sqlite:/// or postgresql://")
 
 
-def _judge_edge(plan: Plan) -> None:
-    """The edge's names are its own. Raises `RuleViolation` (`option_refused`)."""
+def _judge_names(plan: Plan) -> None:
+    """Names are names, and the edge's are its own. Raises `RuleViolation` (`option_refused`)."""
+    _judge_hosts("host", plan.hosts)
     _judge_hosts("edge-host", plan.edge_hosts)
     urls = () if plan.public_url is None else (plan.public_url,)
     platforms = {*map(_normal, plan.hosts), *url_hosts(urls)}

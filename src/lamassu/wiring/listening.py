@@ -27,6 +27,7 @@ class Running:
     """A platform, or an edge, that answers."""
 
     listeners: dict[str, RunningListener] = field(default_factory=dict)
+    about: str = "REST APIs and EST"
 
     @property
     def port(self) -> int:
@@ -41,7 +42,7 @@ class Running:
     def addresses(self) -> Sequence[str]:
         """A line for each listener."""
         about = {
-            "https": "REST APIs and EST",
+            "https": self.about,
             "http": "OCSP, CRLs, CA certificates",
             "internal": "the platform's own services, mutual TLS",
         }
