@@ -92,6 +92,17 @@ class WrappedKey:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundKey:
+    """A key that an engine has and nobody claimed; `name` is what it was called before, if that
+    was not its id."""
+
+    key_id: str
+    public_key: bytes  # SubjectPublicKeyInfo, DER
+    spec: KeySpec
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class NewKey:
     """What an API caller asks for; `engine_id` absent means the default engine."""
 

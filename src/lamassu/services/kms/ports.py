@@ -12,7 +12,7 @@ from lamassu.kernel.errors import Unavailable
 from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.kms.contract import Binding, Engine, Key, KeyMove, KeyPurpose, KeySpec
-from lamassu.services.kms.model import KeyCounts, MadeKey, PrivateKey, WrappedKey
+from lamassu.services.kms.model import FoundKey, KeyCounts, MadeKey, PrivateKey, WrappedKey
 
 
 class EngineDown(Unavailable):
@@ -155,6 +155,16 @@ class WrapsKeys(Protocol):
 
     def keep_unwrapping_key(self, components: Sequence[bytes]) -> str:
         """Put the backup key into the engine that restores; as `keep_wrapping_key`."""
+        ...
+
+
+@runtime_checkable
+class FindsKeys(Protocol):
+    """An engine in which keys of an earlier installation may wait for somebody to adopt them."""
+
+    def unclaimed_keys(self) -> Sequence[FoundKey]:
+        """Keys that have never been used here. `private_key` finds them, too, and gives them
+        the purpose that it is asked for, for good."""
         ...
 
 

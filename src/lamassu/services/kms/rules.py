@@ -205,9 +205,14 @@ def check_deletable(key: Key) -> None:
         )
 
 
-def check_name(name: str) -> None:
+def is_name(name: str) -> bool:
     """A name is for people: printable, not empty, not endless."""
-    if not name or len(name) > NAME_LENGTH_MAX or not name.isprintable():
+    return 1 <= len(name) <= NAME_LENGTH_MAX and name.isprintable()
+
+
+def check_name(name: str) -> None:
+    """Raises `RuleViolation` (`bad_name`)."""
+    if not is_name(name):
         raise RuleViolation(
             f"a key's name has 1 to {NAME_LENGTH_MAX} printable characters",
             code="bad_name",
@@ -235,6 +240,15 @@ def check_aliases(aliases: Json) -> tuple[str, ...]:
     if len(set(texts)) != len(texts):
         raise Conflict("an alias is given twice", code="alias_exists", field="patches")
     return texts
+
+
+def is_alias(name: str) -> bool:
+    """Whether a name can be an alias."""
+    try:
+        _check_alias(name)
+    except RuleViolation:
+        return False
+    return True
 
 
 def _check_alias(alias: Json) -> str:

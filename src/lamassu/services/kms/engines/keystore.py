@@ -2,6 +2,8 @@
 
     keystore.json     how the key-encryption key comes from the secret, and a sealed check text
     <key id>.orphan   a key that no row of the database knew at start; it comes back when used
+    <key id>.unclaimed  a key that lay here in clear (`clear_keys.py`), until a row names it:
+                      its first use seals it for its purpose
     <key id>.key      AES-256-GCM of the PKCS#8, bound to key id, purpose and format by its
                       associated data: a file renamed, or a purpose changed in the database,
                       does not open
@@ -45,6 +47,7 @@ FORMAT = 1
 HEADER = "keystore.json"
 SUFFIX = ".key"
 ASIDE = ".orphan"
+UNCLAIMED = ".unclaimed"
 SECRET_LENGTH_MIN = 12
 FILE_LENGTH_MAX = 64 * 1024
 NONCE_LENGTH = 12  # 96 bits, as NIST SP 800-38D §8.2 wants for random nonces
@@ -69,6 +72,15 @@ class ScryptCost:
 
 
 @dataclass(frozen=True, slots=True)
+class UnclaimedKey:
+    """A key that has no purpose yet; `name` is its file's, before it was sealed."""
+
+    key_id: str
+    name: str
+    private_key: PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
 class StoredFile:
     """A key's file as the directory shows it."""
 
@@ -84,6 +96,11 @@ class Keystore:
     def __init__(self, directory: Path, cipher: AESGCM) -> None:
         self._directory = directory
         self._cipher = cipher
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are."""
+        return self._directory
 
     @classmethod
     def open(cls, directory: Path, secret: bytes, *, cost: ScryptCost | None = None) -> Keystore:
@@ -103,7 +120,7 @@ class Keystore:
         make_private_directory(directory)
         header = directory / HEADER
         if not header.exists():
-            if any(directory.glob(f"*{SUFFIX}")):
+            if any(KEY_ID.fullmatch(path.stem) for path in directory.glob(f"*{SUFFIX}")):
                 raise RuleViolation(
                     f"{header} is missing but keys are there; restore it from a backup",
                     code="keystore_damaged",
@@ -121,10 +138,8 @@ class Keystore:
             if self.read(key_id, purpose).public_key() != private_key.public_key():
                 raise Conflict("the keystore has another key of this id", code="already_exists")
             return
-        clear = private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        sealed = _seal(self._cipher, clear, _associated(key_id, purpose))
-        content = {"format": FORMAT, "key_id": key_id, **sealed}
-        create_private_file(self._path(key_id), json.dumps(content).encode())
+        self._create(self._path(key_id), private_key, _associated(key_id, purpose))
+        self._unclaimed_path(key_id).unlink(missing_ok=True)
 
     def read(self, key_id: str, purpose: KeyPurpose) -> PrivateKey:
         """Open a key's file. Raises `Unavailable`: `key_lost`, `key_damaged`."""
@@ -132,29 +147,58 @@ class Keystore:
         try:
             content = self._content(path)
         except FileNotFoundError as error:
+            unclaimed = self.read_unclaimed(key_id)
+            if unclaimed is not None:
+                self.write(key_id, purpose, unclaimed.private_key)
+                return unclaimed.private_key
             raise Unavailable(
                 f"the file of key {key_id} is missing from the keystore; restore it from a backup,"
                 " or name the database that belongs to this keystore",
                 code="key_lost",
             ) from error
+        return self._opened(key_id, content, _associated(key_id, purpose))
+
+    def write_unclaimed(self, key_id: str, name: str, private_key: PrivateKey) -> None:
+        """Seal a key that has no purpose yet, durably. Raises `Conflict` if there is one."""
+        associated = _associated_unclaimed(key_id, name)
+        self._create(self._unclaimed_path(key_id), private_key, associated, name=name)
+
+    def read_unclaimed(self, key_id: str) -> UnclaimedKey | None:
+        """Open what `write_unclaimed` wrote. Raises `Unavailable` (`key_damaged`)."""
         try:
-            clear = _unseal(self._cipher, json.loads(content), _associated(key_id, purpose))
-        except (InvalidTag, ValueError, KeyError, TypeError) as error:
-            raise Unavailable(
-                f"the file of key {key_id} is damaged, or was made for another key or purpose",
-                code="key_damaged",
-            ) from error
-        # AEAD vouches for the content, so that the costly primality checks buy nothing
-        key = load_der_private_key(clear, None, unsafe_skip_rsa_key_validation=True)
-        if not isinstance(key, get_args(PrivateKey)):
-            raise Unavailable(f"key {key_id} has an unknown type", code="key_damaged")
-        return cast("PrivateKey", key)
+            content = _bounded(self._unclaimed_path(key_id))
+        except FileNotFoundError:
+            return None
+        try:
+            name = str(json.loads(content)["name"])
+        except (ValueError, KeyError, TypeError):
+            name = ""  # then it does not open either
+        key = self._opened(key_id, content, _associated_unclaimed(key_id, name))
+        return UnclaimedKey(key_id, name, key)
+
+    def unclaimed_ids(self) -> list[str]:
+        """Every key that has no purpose yet."""
+        paths = self._directory.glob(f"*{UNCLAIMED}")
+        return sorted(path.stem for path in paths if KEY_ID.fullmatch(path.stem))
+
+    def holds(self, key_id: str, private_key: PrivateKey) -> bool:
+        """Whether exactly this key is here, whatever it is for. Opens its file."""
+        wanted = _clear(private_key)
+        unclaimed = self.read_unclaimed(key_id)
+        if unclaimed is not None:
+            return _clear(unclaimed.private_key) == wanted
+        for purpose in KeyPurpose:
+            try:
+                return _clear(self.read(key_id, purpose)) == wanted
+            except Unavailable:
+                continue  # not there, or for another purpose
+        return False
 
     def remove(self, key_id: str) -> None:
         """Delete a key's file; a missing one is fine."""
         path = self._path(key_id)
-        path.unlink(missing_ok=True)
-        path.with_suffix(ASIDE).unlink(missing_ok=True)
+        for suffix in (SUFFIX, ASIDE, UNCLAIMED):
+            path.with_suffix(suffix).unlink(missing_ok=True)
         sync_directory(self._directory)
 
     def set_aside(self, key_id: str) -> None:
@@ -183,8 +227,29 @@ class Keystore:
         if not path.exists() and aside.exists():
             aside.replace(path)
             sync_directory(self._directory)
-        with path.open("rb") as file:
-            return file.read(FILE_LENGTH_MAX)
+        return _bounded(path)
+
+    def _create(self, path: Path, private_key: PrivateKey, associated: bytes, **more: str) -> None:
+        sealed = _seal(self._cipher, _clear(private_key), associated)
+        content = {"format": FORMAT, "key_id": path.stem, **more, **sealed}
+        create_private_file(path, json.dumps(content).encode())
+
+    def _opened(self, key_id: str, content: bytes, associated: bytes) -> PrivateKey:
+        try:
+            clear = _unseal(self._cipher, json.loads(content), associated)
+        except (InvalidTag, ValueError, KeyError, TypeError) as error:
+            raise Unavailable(
+                f"the file of key {key_id} is damaged, or was made for another key or purpose",
+                code="key_damaged",
+            ) from error
+        # AEAD vouches for the content, so that the costly primality checks buy nothing
+        key = load_der_private_key(clear, None, unsafe_skip_rsa_key_validation=True)
+        if not isinstance(key, get_args(PrivateKey)):
+            raise Unavailable(f"key {key_id} has an unknown type", code="key_damaged")
+        return cast("PrivateKey", key)
+
+    def _unclaimed_path(self, key_id: str) -> Path:
+        return self._path(key_id).with_suffix(UNCLAIMED)
 
     def _path(self, key_id: str) -> Path:
         if not KEY_ID.fullmatch(key_id):
@@ -194,6 +259,19 @@ class Keystore:
 
 def _associated(key_id: str, purpose: KeyPurpose) -> bytes:
     return f"lamassu-key/{FORMAT}/{purpose.value}/{key_id}".encode()
+
+
+def _associated_unclaimed(key_id: str, name: str) -> bytes:
+    return f"lamassu-unclaimed-key/{FORMAT}/{key_id}/{name}".encode()
+
+
+def _clear(key: PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(FILE_LENGTH_MAX)
 
 
 def _seal(cipher: AESGCM, clear: bytes, associated: bytes) -> dict[str, str]:

@@ -17,6 +17,11 @@ from lamassu.kernel.errors import LamassuError
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import Engine, KeyPurpose, KeySpec
+from lamassu.services.kms.engines.clear_keys import (
+    Sealing,
+    refuse_clear_keys,
+    seal_clear_keys,
+)
 from lamassu.services.kms.engines.keys_in_memory import (
     KEYS_IN_MEMORY,
     SUPPORTED,
@@ -25,9 +30,10 @@ from lamassu.services.kms.engines.keys_in_memory import (
     public_key_of,
     signs_inline,
 )
-from lamassu.services.kms.engines.keystore import Keystore, ScryptCost
-from lamassu.services.kms.model import MadeKey, PrivateKey
+from lamassu.services.kms.engines.keystore import Keystore, ScryptCost, UnclaimedKey
+from lamassu.services.kms.model import FoundKey, MadeKey, PrivateKey
 from lamassu.services.kms.ports import EngineDown, EngineLimits
+from lamassu.services.kms.usecases.private_keys import spec_of
 
 
 class SoftwareEngine:
@@ -39,12 +45,15 @@ class SoftwareEngine:
         keystore: Keystore,
         *,
         metadata: Mapping[str, Json] | None = None,
+        keeps_names: bool = True,
     ) -> None:
+        """`keeps_names`: what files in clear were called is told with their keys."""
         # as many threads as processors: OpenSSL frees the GIL while it signs
         self.limits = EngineLimits(workers=os.cpu_count() or 1)
         self._id = engine_id
         self._keystore = keystore
         self._metadata = dict(metadata or {})
+        self._keeps_names = keeps_names
         self._opened = OpenedKeys(KEYS_IN_MEMORY)
 
     @classmethod
@@ -56,12 +65,13 @@ class SoftwareEngine:
         *,
         metadata: Mapping[str, Json] | None = None,
         cost: ScryptCost | None = None,
+        keeps_names: bool = True,
     ) -> SoftwareEngine:
         """Open the keystore in `directory` (made if absent). Blocks: the key derivation is slow
         by design. Raises as `Keystore.open`.
         """
         keystore = Keystore.open(directory, secret, cost=cost)
-        return cls(engine_id, keystore, metadata=metadata)
+        return cls(engine_id, keystore, metadata=metadata, keeps_names=keeps_names)
 
     def facts(self) -> Engine:
         return Engine(
@@ -113,6 +123,24 @@ class SoftwareEngine:
     def set_aside(self, key_id: str) -> None:
         self._opened.forget(key_id)
         self._keystore.set_aside(key_id)
+
+    def seal_clear_keys(self) -> Sealing:
+        """Encrypt what lies in clear in the directory, as an earlier installation left it."""
+        return seal_clear_keys(self._keystore.directory, self._keystore)
+
+    def refuse_clear_keys(self) -> None:
+        """The same in production: raises `RuleViolation` (`clear_keys_refused`)."""
+        refuse_clear_keys(self._keystore.directory)
+
+    def unclaimed_keys(self) -> Sequence[FoundKey]:
+        found = map(self._keystore.read_unclaimed, self._keystore.unclaimed_ids())
+        return [self._found(one) for one in found if one is not None]
+
+    def _found(self, unclaimed: UnclaimedKey) -> FoundKey:
+        key = unclaimed.private_key
+        named = self._keeps_names and unclaimed.name != unclaimed.key_id
+        name = unclaimed.name if named else ""
+        return FoundKey(unclaimed.key_id, public_key_of(key), spec_of(key), name)
 
     def check(self) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -28,6 +28,12 @@ from lamassu.services.kms.contract import (
 )
 from lamassu.services.kms.model import ImportedKey, KeyCounts, NewKey
 from lamassu.services.kms.ports import CryptoEngine, KeyStorage
+from lamassu.services.kms.usecases.adopt_keys import (
+    Adopting,
+    Adoption,
+    adopt_keys,
+    unclaimed_keys,
+)
 from lamassu.services.kms.usecases.bind_key import bind_key, unbind_key
 from lamassu.services.kms.usecases.count_keys import count_keys
 from lamassu.services.kms.usecases.delete_key import delete_key
@@ -244,6 +250,21 @@ class KmsService:
     async def import_named(self, wanted: ImportedKey, *, caller: Caller) -> Key:
         """Keep a private key made elsewhere, as a general key."""
         return await self._imports.take(wanted, caller=caller)
+
+    async def adopt(self, wanted: Adopting, *, caller: Caller) -> Sequence[Adoption]:
+        """Take over keys that an engine has from an earlier installation."""
+        return await adopt_keys(
+            wanted,
+            caller=caller,
+            engines=self._engines,
+            storage=self._storage,
+            clock=self._clock,
+            production=self.production,
+        )
+
+    async def unclaimed(self) -> Mapping[str, int]:
+        """How many keys wait for `adopt`, by engine."""
+        return await unclaimed_keys(engines=self._engines, storage=self._storage)
 
     async def count_keys(self, filters: Sequence[Filter] = ()) -> KeyCounts:
         """How many keys the API may know of."""

@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lamassu.kernel.errors import LamassuError, RuleViolation, Unavailable
 from lamassu.services.kms.contract import Engine, KeyPurpose, KeySpec
-from lamassu.services.kms.model import MadeKey, PrivateKey
+from lamassu.services.kms.model import FoundKey, MadeKey, PrivateKey
 from lamassu.services.kms.ports import (
     CryptoEngine,
     EngineDown,
+    FindsKeys,
     GivesOutKeys,
     ListsKeys,
     SignsInline,
@@ -137,6 +138,13 @@ class GuardedEngine:
         engine = self._engine
         if isinstance(engine, ListsKeys):
             await self._run(Operation.LIST, lambda: engine.set_aside(key_id))
+
+    async def unclaimed_keys(self) -> list[FoundKey]:
+        """Keys of an earlier installation that wait for adoption; none if it finds none."""
+        engine = self._engine
+        if not isinstance(engine, FindsKeys):
+            return []
+        return list(await self._run(Operation.LIST, engine.unclaimed_keys))
 
     async def check(self) -> None:
         """Ask the engine for a little work. Raises `EngineDown` that says what is wrong.
