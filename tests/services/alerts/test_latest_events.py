@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,7 +50,7 @@ def service(database: Database, clock: MovedClock) -> AlertsService:
 
 def told(position: int, kind: str = "ca.create", source: str = "ca") -> StoredEvent:
     document = {"id": f"{source}-{position}", "type": kind, "data": {"id": f"thing-{position}"}}
-    return StoredEvent(source, position, f"{source}-{position}", kind, "ca/x", 1, NOW, document)
+    return StoredEvent(source, position, kind, "ca/x", json.dumps(document))
 
 
 def summary(latest: Sequence[LatestEvent]) -> list[tuple[str, object, int]]:

@@ -26,7 +26,7 @@ from tests.services.devices.world import START, World
 
 
 def heard(kind: str, subject: str) -> StoredEvent:
-    return StoredEvent("ca", 1, "id", kind, subject, 1, START, {})
+    return StoredEvent("ca", 1, kind, subject, "{}")
 
 
 async def test_a_revoked_certificate_takes_its_device_along(world: World) -> None:

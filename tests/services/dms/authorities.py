@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -229,6 +229,9 @@ class MemoryAuthorities:
 
     async def find_certificate(self, serial_number: str) -> Certificate | None:
         return self.certificates.get(serial_number)
+
+    async def find_certificates(self, serial_numbers: Sequence[str]) -> Mapping[str, Certificate]:
+        return {n: self.certificates[n] for n in serial_numbers if n in self.certificates}
 
     async def find_certificate_by_der(self, der: bytes) -> Certificate | None:
         return next((c for c in self.certificates.values() if c.der == der), None)

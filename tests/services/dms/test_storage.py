@@ -173,15 +173,11 @@ async def test_a_use_that_nobody_else_met_can_be_taken_back(store: DmsStorage) -
 
 
 async def test_a_version_of_a_device_is_announced_once(store: DmsStorage) -> None:
-    async def announce(version: int) -> bool:
+    async def announce(**versions: int) -> set[str]:
         async with store.unit() as unit:
-            return await unit.announce("dev-1", version)
+            return set(await unit.announce(versions))
 
-    assert [await announce(version) for version in (2, 2, 3, 1, 3, 4)] == [
-        True,
-        False,
-        True,
-        False,
-        False,
-        True,
-    ]
+    assert await announce(a=2, b=1) == {"a", "b"}
+    assert await announce(a=2, b=1, c=1) == {"c"}
+    assert await announce(a=3, b=0) == {"a"}
+    assert await announce(a=1, b=1, c=1) == set()

@@ -20,7 +20,6 @@ from lamassu.kernel.identity import ANONYMOUS, Caller, Peer, Principal, Principa
 from lamassu.kernel.records import StoredEvent
 from lamassu.kernel.x509.names import Subject, name_of
 from lamassu.platform.database import Database
-from lamassu.platform.messaging.feed import stored_event
 from lamassu.services.ca.contract import CertificateType, RevocationReason
 from lamassu.services.devices.contract import Device, NewDevice
 from lamassu.services.devices.storage import DeviceStorage
@@ -259,8 +258,8 @@ class World:
     async def slot_events(self) -> list[StoredEvent]:
         """The devices' events as the bus would deliver them."""
         return [
-            stored_event("devicemanager", position, json.dumps(body))
-            for position, (kind, _, body) in enumerate(await self.events("devicemanager"))
+            StoredEvent("devicemanager", position, kind, subject, json.dumps(body))
+            for position, (kind, subject, body) in enumerate(await self.events("devicemanager"))
             if kind == "device.identity.update"
         ]
 

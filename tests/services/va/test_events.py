@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import cast
 
@@ -17,7 +18,7 @@ from tests.support.pki import Made, make
 
 
 def event(kind: str, subject: str, time: datetime) -> StoredEvent:
-    return StoredEvent("ca", 1, "1", kind, subject, 1, time, {})
+    return StoredEvent("ca", 1, kind, subject, json.dumps({"time": time.isoformat()}))
 
 
 def follower(world: World) -> CaFollower:

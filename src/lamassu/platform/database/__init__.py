@@ -3,7 +3,7 @@
 from lamassu.platform.database.database import Database
 from lamassu.platform.database.dialect import Dialect
 from lamassu.platform.database.migrate import migrate
-from lamassu.platform.database.prepared import Prepared
+from lamassu.platform.database.prepared import Prepared, Step
 from lamassu.platform.database.records import RecordWriter
 from lamassu.platform.database.services import SERVICES
 from lamassu.platform.database.settings import DatabaseSettings, ServiceUser
@@ -18,6 +18,7 @@ __all__ = [
     "RecordWriter",
     "ServiceUnit",
     "ServiceUser",
+    "Step",
     "Unit",
     "migrate",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 import asyncpg
@@ -27,6 +28,7 @@ _OUT_OF_REACH = (
 )
 _UNSTORABLE = "22"  # NUL in a text, a number too large: values that came through the checks
 _UNIQUE = ("23505", "SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY")
+_SQLITE_TABLE = re.compile(r"constraint failed: (\w+)\.")
 _REFERENCE = ("23503", "SQLITE_CONSTRAINT_FOREIGNKEY")
 
 
@@ -40,6 +42,18 @@ def code_of(error: BaseException) -> str:
                 return code
         cause = cause.__cause__
     return ""
+
+
+def table_of(conflict: Conflict) -> str:
+    """The table whose key was in the way; empty when the driver does not tell."""
+    error = conflict.__cause__
+    if not isinstance(error, exc.IntegrityError):
+        return ""
+    name = getattr(error.orig, "table_name", None)  # asyncpg
+    if isinstance(name, str):
+        return name
+    told = _SQLITE_TABLE.search(str(error.orig))
+    return told[1] if told else ""
 
 
 def unavailable(why: str) -> Unavailable:

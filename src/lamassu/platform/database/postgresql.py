@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from typing import Any
 
 import asyncpg
@@ -15,13 +17,14 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from lamassu.platform.database.failures import code_of, name_raw_errors, named, unavailable
-from lamassu.platform.database.prepared import Prepared, Values
+from lamassu.platform.database.prepared import Closing, Plan, Prepared, Step, Values
 from lamassu.platform.database.settings import DatabaseSettings, tls_of
 
 log = structlog.get_logger(__name__)
 
 # Errors after which nobody knows what a connection is still doing.
 _OUT_OF_STEP = (OSError, TimeoutError, asyncpg.InternalClientError)
+_ARGUMENT = re.compile(r"\$(\d+)")
 _PREPARED_STATEMENTS = 500  # per connection; a service has far fewer different ones
 
 
@@ -53,9 +56,33 @@ class PostgresqlSession:
     async def run_each(self, statement: Prepared, rows: Sequence[Values]) -> None:
         try:
             plan = statement.on(self._engine.dialect)
-            await self._driver.executemany(plan.text, [plan.arguments(row) for row in rows])
+            if statement.by_column:
+                await self._driver.fetch(plan.text, *plan.columns(rows))
+            else:
+                await self._driver.executemany(plan.text, [plan.arguments(row) for row in rows])
         except Exception as error:
             raise self._told(error) from error
+
+    async def write(self, steps: Sequence[Step], closing: Closing) -> bool:
+        """One statement commits by itself: nothing of it stays when any part of it fails."""
+        dialect = self._engine.dialect
+        plans = [step.statement.on(dialect) for step in steps]
+        arguments = [
+            each
+            for plan, step in zip(plans, steps, strict=True)
+            for each in plan.arguments(step.values)
+        ]
+        last = closing()
+        if last:
+            plans.append(last[0].on(dialect))
+            arguments += plans[-1].columns(last[1])
+        try:
+            await self._driver.fetch(_at_once(tuple(plans)), *arguments)
+        except asyncpg.DivisionByZeroError:
+            return False
+        except Exception as error:
+            raise self._told(error) from error
+        return True
 
     async def begin(self) -> None:
         await self._control("BEGIN")
@@ -217,12 +244,34 @@ class PostgresqlStore:
         async with self._pools[service].session() as session:
             return await session.fetch(statement, values)
 
+    async def write(self, service: str, steps: Sequence[Step], closing: Closing) -> bool:
+        async with self._pools[service].session() as session:
+            return await session.write(steps, closing)
+
     async def check(self) -> None:
         """Reading shows it all: what is committed is written."""
 
     async def close(self) -> None:
         for pool in self._pools.values():
             await pool.close()
+
+
+@cache
+def _at_once(plans: tuple[Plan, ...]) -> str:
+    """All these statements as one. What reads the first one's rows has it run before the others;
+    when there are none it fails, by the only fault that plain SQL can be made to have on a
+    condition, and so does the whole."""
+    parts: list[str] = []
+    arguments = 0
+    for number, plan in enumerate(plans):
+        parts.append(f"step_{number} AS ({_renumbered(plan.text, arguments)})")
+        arguments += plan.size
+    verdict = "SELECT 1 / count(*) FROM step_0" if plans[0].returns else "SELECT 1"
+    return f"WITH {', '.join(parts)} {verdict}"
+
+
+def _renumbered(text: str, by: int) -> str:
+    return _ARGUMENT.sub(lambda found: f"${int(found[1]) + by}", text)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypedDict
 
 from lamassu.kernel.identity import Caller, PrincipalKind
@@ -180,11 +180,14 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
+quoted = json.encoder.encode_basestring_ascii
+"""A text as `canonical` writes it."""
+
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
 
 
 def rfc3339(time: datetime) -> str:
-    return time_text(time.astimezone(UTC))
+    return time_text(time)
 
 
 def trail_text(

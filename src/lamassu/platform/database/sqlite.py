@@ -18,7 +18,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from lamassu.kernel.errors import Unavailable
 from lamassu.platform.database.failures import code_of, name_raw_errors, named, unavailable
-from lamassu.platform.database.prepared import Plan, Prepared, Values
+from lamassu.platform.database.prepared import Closing, Plan, Prepared, Step, Values
 from lamassu.platform.database.settings import DatabaseSettings
 from lamassu.platform.database.sqlite_driver import (
     FileConnection,
@@ -350,6 +350,19 @@ class SqliteStore:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, FileConnection)
             return await driver.trip(_run, driver.raw, plan, values)
+
+    async def write(self, service: str, steps: Sequence[Step], closing: Closing) -> bool:
+        dialect, writer = self._connection.dialect, self._group_commit.connection
+        async with self._group_commit.turn():
+            for number, (statement, values) in enumerate(steps):
+                plan = statement.on(dialect)
+                found = _run(writer.raw, plan, values)
+                if not number and plan.returns and not found:
+                    return False
+            last = closing()
+            if last:
+                await self._session.run_each(*last)
+        return True
 
     async def check(self) -> None:
         """The file must still be the one that was opened, and the writer must get its turn."""

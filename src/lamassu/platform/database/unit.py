@@ -71,7 +71,10 @@ class ServiceUnit:
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
-        self._connection = unit.connection
+
+    @property
+    def _connection(self) -> AsyncConnection:
+        return self._unit.connection
 
     def emit(self, event: Event) -> None:
         """Have the event committed with the rows."""

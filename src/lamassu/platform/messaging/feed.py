@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
-from typing import Any
 
 import structlog
 from sqlalchemy import bindparam, insert, or_, select
@@ -16,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lamassu.kernel.errors import LamassuError, Unavailable
 from lamassu.kernel.records import StoredEvent
-from lamassu.platform.database import Database, Prepared, Unit
+from lamassu.platform.database import Database, Prepared, Step
 from lamassu.platform.database.journal_tables import tables
 from lamassu.platform.database.prepared import Statement
 from lamassu.platform.database.records import EVENT
@@ -121,52 +118,48 @@ class Feed:
         """Make the cursor durable, so that the next start begins here."""
         async with self._turn:
             if self._saved >= 0 and self.position > self._saved:
-                async with self._database.unit(self._owner) as unit:
-                    await self._save_in(unit, self.position)
-                self._saved = self.position
+                await self._save()
 
     async def _batch(self) -> bool:
         """Handle some events; false at the journal's end."""
         if self._saved < 0:
             self.position = self._saved = await self._load()
-        last, rows = await self._read()
-        together = await self._handle_together(rows)
-        for row in rows:
-            if not together and not await self._handle(row):
+        last, events = await self._read()
+        together = await self._handle_together(events)
+        for event in events:
+            if not together and not await self._handle(event):
                 break
-            self.position = row.position
+            self.position = event.position
         else:
-            if len(rows) < BATCH:
+            if len(events) < BATCH:
                 self.position = max(self.position, last)
-        if self.position > self._saved and (rows or self.position - self._saved >= STRIDE):
-            async with self._database.unit(self._owner) as unit:
-                await self._save_in(unit, self.position)
-            self._saved = self.position
-        return bool(rows)
+        if self.position > self._saved and (events or self.position - self._saved >= STRIDE):
+            await self._save()
+        return bool(events)
 
-    async def _read(self) -> tuple[int, Sequence[Any]]:
+    async def _read(self) -> tuple[int, Sequence[StoredEvent]]:
         """The journal's last position, and the next events of interest."""
         # the head first: what it counts is there when the events are read
         last = await self._last()
         if last <= self.position:
             return last, ()
-        return last, await self._database.fetch(self.source, self._wanted, {"after": self.position})
+        rows = await self._database.fetch(self.source, self._wanted, {"after": self.position})
+        return last, [StoredEvent(self.source, *row) for row in rows]
 
     async def _last(self) -> int:
         rows = await self._database.fetch(self.source, _head_position(self.source), {})
         last: int = rows[0].position
         return last
 
-    async def _handle_together(self, rows: Sequence[Any]) -> bool:
-        """Hand over all rows in one call, where the consumer takes them so.
+    async def _handle_together(self, events: Sequence[StoredEvent]) -> bool:
+        """Hand over all events in one call, where the consumer takes them so.
 
         False if it does not, or failed: then each is handed over by itself, to find the one
         that is to blame.
         """
-        if self._batch_handler is None or len(rows) < 2:
+        if self._batch_handler is None or len(events) < 2:
             return False
         try:
-            events = [stored_event(self.source, row.position, row.body) for row in rows]
             async with asyncio.timeout(self._patience.handler_timeout):
                 await self._batch_handler(events)
         except Exception as error:
@@ -174,28 +167,28 @@ class Feed:
                 "event_batch_failed", consumer=self.consumer, source=self.source, exc_info=error
             )
             return False
-        self.handled += len(rows)
+        self.handled += len(events)
         return True
 
-    async def _handle(self, row: Any) -> bool:
+    async def _handle(self, event: StoredEvent) -> bool:
         """True when the event is done with, one way or the other; false when told to stop."""
         tries = 0
         while True:
             tries += 1
             try:
                 async with asyncio.timeout(self._patience.handler_timeout):
-                    await self._handler(stored_event(self.source, row.position, row.body))
+                    await self._handler(event)
             except Exception as error:  # noqa: BLE001 - handlers are others' code
                 log.warning(
                     "event_handler_failed",
                     consumer=self.consumer,
                     source=self.source,
-                    position=row.position,
+                    position=event.position,
                     tries=tries,
                     error=repr(error),
                 )
                 if tries >= self._allowed(error):
-                    await self._bury(row, tries, error)
+                    await self._bury(event, tries, error)
                     break
             else:
                 break
@@ -210,29 +203,28 @@ class Feed:
             return self._patience.tries_when_unavailable
         return self._patience.tries
 
-    async def _bury(self, row: Any, tries: int, error: Exception) -> None:
+    async def _bury(self, event: StoredEvent, tries: int, error: Exception) -> None:
         """Record the event as given up, and go past it, in one transaction."""
-        event = _told(row.body)
         letter = {
             "consumer": self.consumer,
             "source": self.source,
-            "position": row.position,
-            "event_id": str(event.get("id", "")),
-            "type": str(event.get("type", "")),
+            "position": event.position,
+            "event_id": _id_of(event),
+            "type": event.type,
             "tries": tries,
             "error": f"{type(error).__name__}: {error}"[:1000].replace("\0", ""),
             "time": self._database.clock.now(),
         }
         async with self._database.unit(self._owner) as unit:
             await unit.connection.execute(insert(tables(self._owner).dead_letters), [letter])
-            await self._save_in(unit, row.position)
+            await unit.fetch(*self._cursor(event.position))
         # only now: a letter that could not be written must not cost the event
-        self.position = self._saved = row.position
+        self.position = self._saved = event.position
         log.error(
             "event_given_up",
             consumer=self.consumer,
             source=self.source,
-            position=row.position,
+            position=event.position,
             event_id=letter["event_id"],
             exc_info=error,
         )
@@ -242,9 +234,13 @@ class Feed:
         rows = await self._database.fetch(self._owner, _load_cursor(self._owner), mine)
         return rows[0].position if rows else 0
 
-    async def _save_in(self, unit: Unit, position: int) -> None:
+    async def _save(self) -> None:
+        await self._database.write(self._owner, [self._cursor(self.position)])
+        self._saved = self.position
+
+    def _cursor(self, position: int) -> Step:
         cursor = {"consumer": self.consumer, "source": self.source, "position": position}
-        await unit.fetch(_save_cursor(self._owner), cursor)
+        return Step(_save_cursor(self._owner), cursor)
 
 
 @cache
@@ -279,7 +275,7 @@ def _wanted(source: str, types: Sequence[str] | None) -> Prepared:
     """The next events of these types."""
     journal = tables(source).journal
     wanted = (
-        select(journal.c.position, journal.c.body)
+        select(journal.c.position, journal.c.type, journal.c.subject, journal.c.body)
         .where(journal.c.position > bindparam("after"), journal.c.kind == EVENT)
         .order_by(journal.c.position)
         .limit(BATCH)
@@ -289,24 +285,9 @@ def _wanted(source: str, types: Sequence[str] | None) -> Prepared:
     return Prepared(wanted, many=True)
 
 
-def stored_event(service: str, position: int, body: str) -> StoredEvent:
-    """The event of a journal row. Raises `ValueError` or `KeyError` for what is none."""
-    told = json.loads(body)
-    return StoredEvent(
-        service=service,
-        position=position,
-        id=told["id"],
-        type=told["type"],
-        subject=told["subject"],
-        version=told["subjectversion"],
-        time=datetime.fromisoformat(told["time"]),
-        cloud_event=told,
-    )
-
-
-def _told(body: str) -> dict[str, Any]:
+def _id_of(event: StoredEvent) -> str:
+    """Empty for one that is damaged."""
     try:
-        told = json.loads(body)
+        return event.id
     except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
+        return ""

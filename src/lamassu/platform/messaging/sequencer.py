@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import ARRAY, BigInteger, any_, bindparam, delete, insert, select, update
 
 from lamassu.kernel.errors import LamassuError, Unavailable
 from lamassu.platform.database import Database, Prepared, Unit
 from lamassu.platform.database.journal_tables import tables
+from lamassu.platform.database.prepared import arrays
 from lamassu.platform.messaging.chain import link
 from lamassu.platform.messaging.pulse import Pulse
 
@@ -117,7 +118,8 @@ class Sequencer:
         position, hash_ = last.position + len(rows), chained[-1]["hash"]
         await unit.run_each(self._statements.append, chained)
         # by number, not up to a number: a lower one may commit between reading and deleting
-        await unit.run_each(self._statements.remove, chained)
+        numbers = {"numbers": [row.seq for row in rows], "last": rows[-1].seq}
+        await unit.fetch(self._statements.remove, numbers)
         mac = self._database.writer.seal_head(self.service, position, hash_)
         values = {"position": position, "hash": hash_, "mac": mac}
         await unit.fetch(self._statements.move_head, values)
@@ -136,17 +138,36 @@ class _Statements:
         record = [column for column in outbox.c if column.name != "seq"]
         named = ("position", "prev_hash", "hash")
         place = [bindparam(name, type_=journal.c[name].type) for name in named]
+        places = arrays(
+            {"seq": outbox.c.seq.type, **{name: journal.c[name].type for name in named}}
+        )
+        by_column = select(*record, *(places.c[name] for name in named)).join_from(
+            outbox, places, outbox.c.seq == places.c.seq
+        )
+        columns = [*(column.name for column in record), *named]
         self.oldest = Prepared(select(outbox.c.time).order_by(outbox.c.seq).limit(1))
         self.lock_head = Prepared(select(head).with_for_update())
         self.batch = Prepared(by_age.limit(BATCH), many=True)
         # the rows go from table to table, only their places come from here
         self.append = Prepared(
-            insert(journal).from_select(
-                [*(column.name for column in record), *named],
-                select(*record, *place).where(outbox.c.seq == bindparam("seq")),
-            )
+            {
+                "postgresql": insert(journal).from_select(columns, by_column),
+                "sqlite": insert(journal).from_select(
+                    columns, select(*record, *place).where(outbox.c.seq == bindparam("seq"))
+                ),
+            },
+            by_column=True,
         )
-        self.remove = Prepared(delete(outbox).where(outbox.c.seq == bindparam("seq")))
+        self.remove = Prepared(
+            {
+                "postgresql": delete(outbox).where(
+                    outbox.c.seq == any_(bindparam("numbers", type_=ARRAY(BigInteger)))
+                ),
+                # its one writer let nobody commit since the rows were read
+                "sqlite": delete(outbox).where(outbox.c.seq <= bindparam("last")),
+            },
+            many=True,
+        )
         self.move_head = Prepared(update(head), columns=["position", "hash", "mac"])
 
 

@@ -185,6 +185,18 @@ class CaStore(Protocol):
         """A transaction that commits at the end, or not at all if an error passes."""
         ...
 
+    async def insert_issued(
+        self,
+        new: NewCertificate,
+        judged: IssuerVersions,
+        *,
+        profile_id: str,
+        records: Sequence[Event | AuditRecord],
+    ) -> bool:
+        """A whole transaction: the certificate, as `CaTransaction.insert_issued` stores it, and
+        the records."""
+        ...
+
     async def find_ca(self, ca_id: str) -> CertificationAuthority | None: ...
 
     async def find_ca_by_key_id(self, subject_key_id: str) -> CertificationAuthority | None: ...
@@ -202,6 +214,10 @@ class CaStore(Protocol):
     async def page_profiles(self, query: ListQuery) -> Page[IssuanceProfile]: ...
 
     async def find_certificate(self, serial_number: str) -> Certificate | None: ...
+
+    async def find_certificates(
+        self, serial_numbers: Sequence[str]
+    ) -> Mapping[str, Certificate]: ...
 
     async def find_certificate_by_der(self, der: bytes) -> Certificate | None: ...
 

@@ -80,13 +80,6 @@ class DeviceUnit(Protocol):
         """
         ...
 
-    async def claim(self, device_id: str, certificate: BoundCertificate) -> None:
-        """Take a certificate for a slot.
-
-        Raises `Conflict` (`certificate_refused`) when it was refused or is in another slot.
-        """
-        ...
-
     async def bar(self, serial_number: str, device_id: str, *, at: datetime) -> None:
         """Refuse a certificate for ever.
 
@@ -108,6 +101,22 @@ class DeviceStore(Protocol):
 
     def unit(self) -> AbstractAsyncContextManager[DeviceUnit]:
         """A transaction that commits at its end and rolls back on an error."""
+        ...
+
+    async def bind(
+        self,
+        device: StoredDevice,
+        certificate: BoundCertificate,
+        *,
+        read_version: int | None,
+        records: Sequence[Event | AuditRecord],
+    ) -> None:
+        """A whole transaction: save a device that has taken a certificate into its slot, and
+        claim the certificate for it. `read_version` is `None` for a new device.
+
+        Raises `Conflict`: `device_exists` and `device_changed` as `DeviceUnit.insert` and `update`
+        have it, `certificate_refused` when it was refused or is in another slot.
+        """
         ...
 
     async def find(self, device_id: str) -> StoredDevice | None:

@@ -37,8 +37,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.listing import Filter, ListQuery, Page
-from lamassu.kernel.records import Json
-from lamassu.platform.database import Database, Prepared, ServiceUnit
+from lamassu.kernel.records import AuditRecord, Event, Json
+from lamassu.platform.database import Database, Prepared, ServiceUnit, Step
+from lamassu.platform.database.failures import table_of
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import (
     BigInteger,
@@ -138,7 +139,7 @@ _FIND_RELATED = Prepared(
         )
     )
 )
-_INSERT = Prepared(devices.insert(), columns=devices.c.keys())
+_INSERT = Prepared(devices.insert().returning(devices.c.version), columns=devices.c.keys())
 _UPDATE = Prepared(
     update(devices)
     .where(devices.c.id == bindparam("wanted"), devices.c.version == bindparam("read_version"))
@@ -160,6 +161,39 @@ _CLAIM = Prepared(
 )
 
 
+def _insertion(device: StoredDevice) -> Step:
+    named = {"id": device.id, "lookalike": lookalike_key(device.id)}
+    return Step(_INSERT, named | _mutable(device))
+
+
+def _saving(device: StoredDevice, read_version: int) -> Step:
+    return Step(_UPDATE, {"wanted": device.id, "read_version": read_version, **_mutable(device)})
+
+
+def _claim(device_id: str, certificate: BoundCertificate) -> Step:
+    return Step(
+        _CLAIM,
+        {
+            "serial_number": certificate.serial_number,
+            "device_id": device_id,
+            "number": certificate.number,
+            "ca_id": certificate.ca_id,
+            "certificate_sha256": certificate.certificate_sha256,
+            "mode": certificate.mode.value,
+            "bound_at": certificate.bound_at,
+            "status_before": certificate.status_before.value,
+        },
+    )
+
+
+def _exists() -> Conflict:
+    return Conflict(
+        "a device of this id, or of one that looks like it, exists already",
+        code="device_exists",
+        field="id",
+    )
+
+
 class DeviceUnitOnDatabase(ServiceUnit):
     """One transaction on devices."""
 
@@ -177,46 +211,14 @@ class DeviceUnitOnDatabase(ServiceUnit):
     async def insert(self, device: StoredDevice) -> None:
         """The unique keys on id and lookalike decide between two at once."""
         try:
-            await self._unit.fetch(
-                _INSERT,
-                {"id": device.id, "lookalike": lookalike_key(device.id), **_mutable(device)},
-            )
+            await self._unit.fetch(*_insertion(device))
         except IntegrityError as error:
-            raise Conflict(
-                "a device of this id, or of one that looks like it, exists already",
-                code="device_exists",
-                field="id",
-            ) from error
+            raise _exists() from error
 
     async def update(self, device: StoredDevice, *, read_version: int) -> None:
         """Save, unless it changed since it was read. Raises `Conflict`."""
-        saved = await self._unit.fetch(
-            _UPDATE, {"wanted": device.id, "read_version": read_version, **_mutable(device)}
-        )
-        if not saved:
+        if not await self._unit.fetch(*_saving(device, read_version)):
             raise device_changed()
-
-    async def claim(self, device_id: str, certificate: BoundCertificate) -> None:
-        """The primary key decides between binding and refusing. Raises `Conflict`."""
-        try:
-            await self._unit.fetch(
-                _CLAIM,
-                {
-                    "serial_number": certificate.serial_number,
-                    "device_id": device_id,
-                    "number": certificate.number,
-                    "ca_id": certificate.ca_id,
-                    "certificate_sha256": certificate.certificate_sha256,
-                    "mode": certificate.mode.value,
-                    "bound_at": certificate.bound_at,
-                    "status_before": certificate.status_before.value,
-                },
-            )
-        except IntegrityError as error:
-            raise Conflict(
-                "the certificate was refused, or is in a slot already",
-                code="certificate_refused",
-            ) from error
 
     async def bar(self, serial_number: str, device_id: str, *, at: datetime) -> None:
         """The primary key decides here too. Raises `Conflict`."""
@@ -259,6 +261,29 @@ class DeviceStorage:
         """A transaction."""
         async with self._database.unit(SERVICE) as unit:
             yield DeviceUnitOnDatabase(unit)
+
+    async def bind(
+        self,
+        device: StoredDevice,
+        certificate: BoundCertificate,
+        *,
+        read_version: int | None,
+        records: Sequence[Event | AuditRecord],
+    ) -> None:
+        """All at once. Of the certificate too the primary key decides: bound or refused."""
+        first = _insertion(device) if read_version is None else _saving(device, read_version)
+        steps = [first, _claim(device.id, certificate)]
+        try:
+            saved = await self._database.write(SERVICE, steps, records)
+        except Conflict as conflict:
+            if table_of(conflict) != certificates.name:
+                raise _exists() from conflict
+            raise Conflict(
+                "the certificate was refused, or is in a slot already",
+                code="certificate_refused",
+            ) from conflict
+        if not saved:
+            raise device_changed()
 
     async def find(self, device_id: str) -> StoredDevice | None:
         """A device or a tombstone."""

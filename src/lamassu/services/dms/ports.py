@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -40,8 +41,9 @@ class DmsUnit(Protocol):
         """
         ...
 
-    async def announce(self, device_id: str, version: int) -> bool:
-        """Note that this version of a device was told of; false if it, or a later, was."""
+    async def announce(self, versions: Mapping[str, int]) -> Collection[str]:
+        """Note up to which version these devices were told of; the ids of those of whom no such
+        version, nor a later one, had been."""
         ...
 
     def emit(self, event: Event) -> None:

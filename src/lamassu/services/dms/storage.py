@@ -7,7 +7,7 @@ first. `dmsmanager_announcements` says up to which version of a device its enrol
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,8 +20,12 @@ from sqlalchemy import (
     MetaData,
     Row,
     Table,
+    TableValuedAlias,
+    bindparam,
+    cast,
     func,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -80,20 +84,28 @@ _COLUMNS: Mapping[str, ColumnElement[Any]] = {
 _SETTINGS = TypeAdapter(DmsSettings)
 
 
-def _announce(insert: postgresql.Insert | sqlite.Insert) -> Insert:
-    return insert.on_conflict_do_update(
+def _announce(insert: postgresql.Insert | sqlite.Insert, versions: TableValuedAlias) -> Insert:
+    """`versions` are rows of a JSON object: a device's id and a version each."""
+    given = select(versions.c.key, cast(versions.c.value, BigInteger)).where(true())
+    put = insert.from_select(announcements.c.keys(), given)
+    return put.on_conflict_do_update(
         index_elements=[announcements.c.device_id],
-        set_={"device_version": insert.excluded.device_version},
-        where=announcements.c.device_version < insert.excluded.device_version,
-    ).returning(announcements.c.device_version)
+        set_={"device_version": put.excluded.device_version},
+        where=announcements.c.device_version < put.excluded.device_version,
+    ).returning(announcements.c.device_id)
 
 
+_VERSIONS = bindparam("versions", type_=JsonDocument)
 _ANNOUNCE = Prepared(
     {
-        "postgresql": _announce(postgresql.insert(announcements)),
-        "sqlite": _announce(sqlite.insert(announcements)),
+        "postgresql": _announce(
+            postgresql.insert(announcements),
+            func.jsonb_each_text(_VERSIONS).table_valued("key", "value"),
+        ),
+        "sqlite": _announce(
+            sqlite.insert(announcements), func.json_each(_VERSIONS).table_valued("key", "value")
+        ),
     },
-    columns=announcements.c.keys(),
 )
 
 
@@ -161,10 +173,9 @@ class DmsUnitOnDatabase(ServiceUnit):
         )
         return released.rowcount == 1
 
-    async def announce(self, device_id: str, version: int) -> bool:
-        """Versions only go up; one statement says whether this one was new."""
-        values = {"device_id": device_id, "device_version": version}
-        return bool(await self._unit.fetch(_ANNOUNCE, values))
+    async def announce(self, versions: Mapping[str, int]) -> Collection[str]:
+        """Versions only go up; one statement says which ones were new."""
+        return {row.device_id for row in await self._unit.fetch(_ANNOUNCE, {"versions": versions})}
 
 
 class DmsStorage:

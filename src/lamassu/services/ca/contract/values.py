@@ -275,6 +275,10 @@ class Authorities(Protocol):
         """A stored certificate by serial number."""
         ...
 
+    async def find_certificates(self, serial_numbers: Sequence[str]) -> Mapping[str, Certificate]:
+        """Those that are stored, by serial number, read at once."""
+        ...
+
     async def find_certificate_by_der(self, der: bytes) -> Certificate | None:
         """The stored certificate that is byte for byte this one."""
         ...

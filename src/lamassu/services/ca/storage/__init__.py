@@ -12,9 +12,11 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, liter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.records import AuditRecord, Event
 from lamassu.kernel.x509.serials import serial_hex
 from lamassu.platform.database import Database, Prepared
 from lamassu.platform.database.listing import fetch_page, filtered
+from lamassu.platform.database.prepared import among
 from lamassu.platform.database.types import UtcDateTime
 from lamassu.services.ca.contract import (
     Approval,
@@ -29,7 +31,14 @@ from lamassu.services.ca.contract import (
 )
 from lamassu.services.ca.contract.approvals import OPEN
 from lamassu.services.ca.contract.external import AwaitedCa
-from lamassu.services.ca.model import CascadeJob, CaStats, CertificateScope, StandingRow
+from lamassu.services.ca.model import (
+    CascadeJob,
+    CaStats,
+    CertificateScope,
+    IssuerVersions,
+    NewCertificate,
+    StandingRow,
+)
 from lamassu.services.ca.ports import CaTransaction
 from lamassu.services.ca.storage.awaited import awaited_in, awaited_of
 from lamassu.services.ca.storage.rows import (
@@ -45,6 +54,7 @@ from lamassu.services.ca.storage.transaction import (
     AUTHORITIES,
     SqlCaTransaction,
     approvals_of,
+    issuing_step,
     with_votes,
 )
 
@@ -58,6 +68,13 @@ _CERTIFICATES: Select[Any] = select(*CERTIFICATE_COLUMNS)
 _own = certificates.alias("own")
 _of_ca = certificates.alias("of_ca")
 _BY_SERIAL = Prepared(_CERTIFICATES.where(certificates.c.serial_number == bindparam("wanted")))
+_BY_SERIALS = Prepared(
+    {
+        dialect: _CERTIFICATES.where(listed)
+        for dialect, listed in among(certificates.c.serial_number, "wanted").items()
+    },
+    many=True,
+)
 _BY_REQUEST = Prepared(_CERTIFICATES.where(certificates.c.request_key == bindparam("wanted")))
 _STANDING = Prepared(
     select(
@@ -96,6 +113,16 @@ class CaStorage:
     async def _unit(self) -> AsyncIterator[CaTransaction]:
         async with self._database.unit(SERVICE) as unit:
             yield SqlCaTransaction(unit)
+
+    async def insert_issued(
+        self,
+        new: NewCertificate,
+        judged: IssuerVersions,
+        *,
+        profile_id: str,
+        records: Sequence[Event | AuditRecord],
+    ) -> bool:
+        return await self._database.write(SERVICE, [issuing_step(new, judged, profile_id)], records)
 
     # --- CAs --------------------------------------------------------------------------------
 
@@ -149,6 +176,11 @@ class CaStorage:
 
     async def find_certificate(self, serial_number: str) -> Certificate | None:
         return await self._find(_BY_SERIAL, serial_number)
+
+    async def find_certificates(self, serial_numbers: Sequence[str]) -> Mapping[str, Certificate]:
+        wanted = {"wanted": list(serial_numbers)}
+        rows = await self._database.fetch(SERVICE, _BY_SERIALS, wanted)
+        return {row.serial_number: certificate_of(row) for row in rows}
 
     async def find_certificate_by_der(self, der: bytes) -> Certificate | None:
         try:

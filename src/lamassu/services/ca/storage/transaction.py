@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.errors import Conflict
-from lamassu.platform.database import Prepared, ServiceUnit
+from lamassu.platform.database import Prepared, ServiceUnit, Step
 from lamassu.services.ca.contract import (
     Approval,
     ApprovalPolicy,
@@ -78,7 +78,6 @@ _SHARE_ISSUER = Prepared(
     .where(cas.c.id == bindparam("ca_id"))
     .with_for_update(read=True, of=cas)
 )
-# Shares the issuer's row, compares versions and stores, in one statement.
 _judged_profile = (
     select(profiles.c.version).where(profiles.c.id == bindparam("profile_id")).scalar_subquery()
 )
@@ -107,6 +106,18 @@ _LOCK_CERTIFICATE = Prepared(
     .where(certificates.c.serial_number == bindparam("wanted"))
     .with_for_update(of=certificates)
 )
+
+
+def issuing_step(new: NewCertificate, judged: IssuerVersions, profile_id: str) -> Step:
+    """Shares the issuer's row, compares versions and stores, in one statement."""
+    values = values_of_new(new) | {
+        "ca_id": new.certificate.issuer_ca_id,
+        "ca_version": judged.authority,
+        "profile_id": profile_id,
+        "profile_version": -1 if judged.profile is None else judged.profile,
+    }
+    return Step(_INSERT_ISSUED, values)
+
 
 _OPEN = [status.value for status in OPEN]
 
@@ -159,13 +170,7 @@ class SqlCaTransaction(ServiceUnit):
     async def insert_issued(
         self, new: NewCertificate, judged: IssuerVersions, *, profile_id: str
     ) -> bool:
-        values = values_of_new(new) | {
-            "ca_id": new.certificate.issuer_ca_id,
-            "ca_version": judged.authority,
-            "profile_id": profile_id,
-            "profile_version": -1 if judged.profile is None else judged.profile,
-        }
-        return bool(await self._unit.fetch(_INSERT_ISSUED, values))
+        return bool(await self._unit.fetch(*issuing_step(new, judged, profile_id)))
 
     async def find_issued(self, request_key: str) -> Certificate | None:
         query = select(*CERTIFICATE_COLUMNS).where(certificates.c.request_key == request_key)

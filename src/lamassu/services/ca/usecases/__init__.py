@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from lamassu.kernel.clock import Clock
@@ -157,6 +157,9 @@ class CaService:
 
     async def find_certificate(self, serial_number: str) -> Certificate | None:
         return await self._store.find_certificate(serial_number)
+
+    async def find_certificates(self, serial_numbers: Sequence[str]) -> Mapping[str, Certificate]:
+        return await self._store.find_certificates(serial_numbers)
 
     async def find_certificate_by_der(self, der: bytes) -> Certificate | None:
         return await self._store.find_certificate_by_der(der)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict, LamassuError, NotFound, Unavailable
-from lamassu.kernel.records import Json
+from lamassu.kernel.records import Json, Records
 from lamassu.kernel.x509.csr import CertificateRequest, parse_csr, verify_csr_signature
 from lamassu.kernel.x509.names import subject_of
 from lamassu.kernel.x509.serials import new_serial_number, serial_hex
@@ -117,33 +117,59 @@ class CertificateIssuing:
         self, context: IssuingContext, request: IssueRequest, new: NewCertificate, now: datetime
     ) -> Issued | None:
         """Commit the certificate, or `None` if CA or profile changed since it was drafted."""
-        authority = context.issuer.authority
+        authority, certificate = context.issuer.authority, new.certificate
+        profile_id = context.stored_profile_id
+        judged = IssuerVersions(authority.version, context.profile.version if profile_id else None)
+        records = Records()
+        record(
+            records,
+            "ca.sign.certificate",
+            f"ca/{authority.id}",
+            version=authority.version,
+            data=certificate_document(certificate, now),
+            caller=request.caller,
+            detail=_audited(context, request, certificate),
+        )
+        if request.replaces is None:
+            stored = await self._store.insert_issued(
+                new, judged, profile_id=profile_id, records=records
+            )
+        else:
+            stored = await self._store_successor(
+                new, judged, profile_id, replaced=request.replaces, records=records
+            )
+        if stored:
+            return Issued(certificate)
+        return await self._answered_before(request, judged, profile_id)
+
+    async def _store_successor(
+        self,
+        new: NewCertificate,
+        judged: IssuerVersions,
+        profile_id: str,
+        *,
+        replaced: tuple[str, str],
+        records: Records,
+    ) -> bool:
+        """The same for a certificate that takes the place of one that must still be in force."""
+        issuer_ca_id, serial_number = replaced
         async with self._store.unit() as transaction:
-            profile_id = context.stored_profile_id
-            judged = IssuerVersions(
-                authority.version, context.profile.version if profile_id else None
-            )
             if not await transaction.insert_issued(new, judged, profile_id=profile_id):
-                versions = await transaction.share_issuer(authority.id, profile_id)
-                if versions is None:
-                    raise ca_not_found()
-                return await _repeated(transaction, request) if versions == judged else None
-            if request.replaces is not None:
-                issuer_ca_id, serial_number = request.replaces
-                check_may_be_replaced(
-                    await transaction.lock_certificate(serial_number), issuer_ca_id
-                )
-            certificate = new.certificate
-            record(
-                transaction,
-                "ca.sign.certificate",
-                f"ca/{authority.id}",
-                version=authority.version,
-                data=certificate_document(certificate, now),
-                caller=request.caller,
-                detail=_audited(context, request, certificate),
-            )
-        return Issued(certificate)
+                return False
+            check_may_be_replaced(await transaction.lock_certificate(serial_number), issuer_ca_id)
+            records.hand_over(transaction)
+        return True
+
+    async def _answered_before(
+        self, request: IssueRequest, judged: IssuerVersions, profile_id: str
+    ) -> Issued | None:
+        """What this request's key was answered with; `None` if it was CA or profile, which
+        changed, that kept the certificate from being stored."""
+        async with self._store.unit() as transaction:
+            versions = await transaction.share_issuer(request.ca_id, profile_id)
+            if versions is None:
+                raise ca_not_found()
+            return await _repeated(transaction, request) if versions == judged else None
 
 
 async def _repeated(transaction: CaTransaction, request: IssueRequest) -> Issued:

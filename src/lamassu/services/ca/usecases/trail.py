@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lamassu.kernel.identity import Caller
-from lamassu.kernel.records import AuditRecord, Event, Json
-from lamassu.services.ca.ports import CaTransaction
+from lamassu.kernel.records import AuditRecord, Event, Json, Recorder
 
 
 def record(
-    transaction: CaTransaction,
+    recorder: Recorder,
     event_type: str,
     subject: str,
     *,
@@ -20,5 +19,5 @@ def record(
     detail: Mapping[str, Json],
 ) -> None:
     """Emit the event and keep the audit record of the same deed."""
-    transaction.emit(Event(event_type, subject, version, data, caller))
-    transaction.audit(AuditRecord(event_type, subject, caller, detail=detail))
+    recorder.emit(Event(event_type, subject, version, data, caller))
+    recorder.audit(AuditRecord(event_type, subject, caller, detail=detail))

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict, NotFound
+from lamassu.kernel.records import Records
 from lamassu.services.devices.contract import Binding, Device, SlotStatus
 from lamassu.services.devices.model import (
     BoundCertificate,
@@ -14,21 +15,20 @@ from lamassu.services.devices.model import (
     status_at,
     with_certificate,
 )
-from lamassu.services.devices.ports import DeviceStore, DeviceUnit
+from lamassu.services.devices.ports import DeviceStore
 from lamassu.services.devices.rules import check_judged, check_new_device, device_changed
 from lamassu.services.devices.usecases import journal
 from lamassu.services.devices.usecases.create_device import new_device, tell_creation
 
 
 async def bind_certificate(store: DeviceStore, clock: Clock, binding: Binding) -> Device:
-    """Bind, or find that this certificate was bound already. One transaction, few statements.
+    """Bind, or find that this certificate was bound already. One transaction, made at once.
 
     A device that is created comes into being together with its first identity.
     """
     now = clock.now()
     try:
-        async with store.unit() as unit:
-            return device_at(await _bind(unit, binding, now), now)
+        return device_at(await _bind(store, binding, now), now)
     except Conflict:
         # A retry may have met its own first attempt: one that is durable when this unit ends.
         async with store.unit() as unit:
@@ -41,9 +41,9 @@ async def bind_certificate(store: DeviceStore, clock: Clock, binding: Binding) -
         return device_at(bound, now)
 
 
-async def _bind(unit: DeviceUnit, binding: Binding, now: datetime) -> StoredDevice:
+async def _bind(store: DeviceStore, binding: Binding, now: datetime) -> StoredDevice:
     # who is to be created is not there: the keys of its row tell if that is no longer so
-    found = None if binding.create is not None else await unit.read(binding.device_id)
+    found = None if binding.create is not None else await store.find(binding.device_id)
     repeated = _repeated(found, binding)
     if repeated is not None:
         return repeated
@@ -55,12 +55,10 @@ async def _bind(unit: DeviceUnit, binding: Binding, now: datetime) -> StoredDevi
 
     certificate = _certificate(before, binding, now)
     after = with_certificate(before, certificate, expires_at=binding.not_after)
-    if found is None:
-        await unit.insert(after)
-    else:
-        await unit.update(after, read_version=found.version)
-    await unit.claim(after.id, certificate)
-    _tell(unit, before, after, binding, now)
+    records = Records()
+    _tell(records, before, after, binding, now)
+    read_version = None if found is None else found.version
+    await store.bind(after, certificate, read_version=read_version, records=records)
     return after
 
 
@@ -113,17 +111,17 @@ def _certificate(before: StoredDevice, binding: Binding, now: datetime) -> Bound
 
 
 def _tell(
-    unit: DeviceUnit, before: StoredDevice, after: StoredDevice, binding: Binding, now: datetime
+    records: Records, before: StoredDevice, after: StoredDevice, binding: Binding, now: datetime
 ) -> None:
     caller = binding.caller
     change = journal.change_document(before, after, now)  # written once for all that tell of it
     if binding.create is not None:
-        tell_creation(unit, before, change["previous"], caller=caller)
+        tell_creation(records, before, change["previous"], caller=caller)
     if status_at(before, now) is not status_at(after, now):
-        journal.tell(unit, journal.STATUS_UPDATE, after, change, caller=caller)
-    journal.tell(unit, journal.IDENTITY_UPDATE, after, change, caller=caller)
+        journal.tell(records, journal.STATUS_UPDATE, after, change, caller=caller)
+    journal.tell(records, journal.IDENTITY_UPDATE, after, change, caller=caller)
     journal.record(
-        unit,
+        records,
         journal.IDENTITY_UPDATE,
         after,
         caller=caller,

@@ -8,11 +8,11 @@ from datetime import datetime
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.identity import Caller
-from lamassu.kernel.records import Json
+from lamassu.kernel.records import Json, Recorder
 from lamassu.services.devices.contract import Device, NewDevice
 from lamassu.services.devices.documents import device_document
 from lamassu.services.devices.model import StoredDevice, device_at
-from lamassu.services.devices.ports import DeviceStore, DeviceUnit
+from lamassu.services.devices.ports import DeviceStore
 from lamassu.services.devices.rules import check_new_device
 from lamassu.services.devices.usecases import journal
 
@@ -54,8 +54,10 @@ def new_device(new: NewDevice, now: datetime) -> StoredDevice:
 
 
 def tell_creation(
-    unit: DeviceUnit, device: StoredDevice, document: Json, *, caller: Caller
+    recorder: Recorder, device: StoredDevice, document: Json, *, caller: Caller
 ) -> None:
     """Event and audit record of a device that now exists; `document` shows it."""
-    journal.tell(unit, journal.CREATE, device, document, caller=caller)
-    journal.record(unit, journal.CREATE, device, caller=caller, detail={"dms_id": device.dms_id})
+    journal.tell(recorder, journal.CREATE, device, document, caller=caller)
+    journal.record(
+        recorder, journal.CREATE, device, caller=caller, detail={"dms_id": device.dms_id}
+    )

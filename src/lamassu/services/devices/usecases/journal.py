@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from lamassu.kernel.identity import Caller
-from lamassu.kernel.records import AuditRecord, Event, Json
+from lamassu.kernel.records import AuditRecord, Event, Json, Recorder
 from lamassu.services.devices.documents import device_document
 from lamassu.services.devices.model import StoredDevice, device_at, status_at
 from lamassu.services.devices.ports import DeviceUnit
@@ -24,7 +24,7 @@ def subject_of(device_id: str) -> str:
 
 
 def tell(
-    unit: DeviceUnit,
+    recorder: Recorder,
     event_type: str,
     device: StoredDevice,
     data: Json,
@@ -32,7 +32,7 @@ def tell(
     caller: Caller,
 ) -> None:
     """Emit an event about the device as it is after the change."""
-    unit.emit(Event(event_type, subject_of(device.id), device.version, data, caller))
+    recorder.emit(Event(event_type, subject_of(device.id), device.version, data, caller))
 
 
 def tell_update(
@@ -70,7 +70,7 @@ def tell_status(
 
 
 def record(
-    unit: DeviceUnit,
+    recorder: Recorder,
     action: str,
     device: StoredDevice,
     *,
@@ -78,7 +78,7 @@ def record(
     detail: Mapping[str, Json] | None = None,
 ) -> None:
     """Leave an audit record of a change that was made."""
-    unit.audit(
+    recorder.audit(
         AuditRecord(
             action,
             subject_of(device.id),

@@ -67,28 +67,36 @@ class EnrollmentAnnouncer:
         One transaction tells of them all, or of none.
         """
         caller = system_caller("dms-announcer")
-        news = [await self._find_out(event, caller) for event in events]
-        fresh = [one for one in news if one is not None]
-        if not fresh:
+        told = [(event.version, _new_identity(event.data)) for event in events]
+        news = [(version, identity) for version, identity in told if identity is not None]
+        if not news:
+            return
+        certificates = await self._authorities.find_certificates(
+            [identity.serial_number for _, identity in news]
+        )
+        enrollments: list[_Enrollment] = []
+        for version, identity in news:
+            certificate = certificates.get(identity.serial_number)
+            dms = await self._find_dms(certificate, identity.device_id)
+            if certificate is not None and dms is not None:
+                await self._retire_previous(identity, dms, caller)
+                enrollments.append(_Enrollment(identity, certificate, dms, version))
+        if not enrollments:
             return
         async with self._store.unit() as unit:
-            for one in fresh:
-                if await unit.announce(one.identity.device_id, one.version):
-                    self._tell(unit, one, caller)
+            for some in _each_device_once(enrollments):
+                versions = {one.identity.device_id: one.version for one in some}
+                fresh = await unit.announce(versions)
+                for one in some:
+                    if one.identity.device_id in fresh:
+                        self._tell(unit, one, caller)
 
-    async def _find_out(self, event: StoredEvent, caller: Caller) -> _Enrollment | None:
-        identity = _new_identity(event.data)
-        if identity is None:
-            return None
-        certificate = await self._authorities.find_certificate(identity.serial_number)
-        if certificate is None or attached_device(certificate) != identity.device_id:
+    async def _find_dms(self, certificate: Certificate | None, device_id: str) -> Dms | None:
+        """The DMS that had the certificate issued for this very device."""
+        if certificate is None or attached_device(certificate) != device_id:
             return None
         dms_id = attached_dms(certificate)
-        dms = await self._catalog.find(dms_id) if dms_id else None
-        if dms is None:
-            return None
-        await self._retire_previous(identity, dms, caller)
-        return _Enrollment(identity, certificate, dms, event.version)
+        return await self._catalog.find(dms_id) if dms_id else None
 
     def _tell(self, unit: DmsUnit, one: _Enrollment, caller: Caller) -> None:
         identity = one.identity
@@ -138,6 +146,18 @@ class EnrollmentAnnouncer:
                 caller,
             ),
         )
+
+
+def _each_device_once(enrollments: Sequence[_Enrollment]) -> Sequence[Sequence[_Enrollment]]:
+    """The same in several turns: a later enrolment of a device comes in a later one."""
+    turns: list[list[_Enrollment]] = []
+    seen: dict[str, int] = {}
+    for one in enrollments:
+        turn = seen[one.identity.device_id] = seen.get(one.identity.device_id, -1) + 1
+        if turn == len(turns):
+            turns.append([])
+        turns[turn].append(one)
+    return turns
 
 
 def _new_identity(data: Json) -> _NewIdentity | None:
