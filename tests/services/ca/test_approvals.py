@@ -13,7 +13,8 @@ import pytest
 
 from lamassu.kernel.errors import Conflict, Deferred, Forbidden, NotFound, Unavailable
 from lamassu.kernel.identity import Caller, Peer, Principal, PrincipalKind
-from lamassu.platform.http import Mount, build_app
+from lamassu.platform.http import Mount, RouteTable, build_app
+from lamassu.platform.http.openapi import openapi_document
 from lamassu.services.ca.contract import (
     ApprovalPolicy,
     ApprovalStatus,
@@ -772,3 +773,29 @@ async def test_no_job_and_no_slice_revokes_a_guarded_ca(world: World, guarded: P
         await world.ca.revoke(serial_number, RevocationReason.KEY_COMPROMISE, caller=ALICE)
 
     assert await status_of(world) is CertificateStatus.ACTIVE
+
+
+async def test_the_description_says_what_may_have_to_wait(world: World) -> None:
+    table = RouteTable([Mount("/api/ca", "ca", routes(world.ca))])
+    paths = openapi_document(table)["paths"]
+
+    waiting = {
+        f"{method.upper()} {path}"
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if "202" in operation["responses"]
+        and any(p["name"] == "Lamassu-Approval" for p in operation["parameters"])
+    }
+
+    asked = {
+        (method, path.split("/v1/")[1].split("/")[0]) for method, path, *_ in DANGEROUS.values()
+    }
+    assert {(w.split()[0], w.split("/v1/")[1].split("/")[0]) for w in waiting} >= asked
+    described = {
+        f"{method.upper()} {path}"
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+        if operation.get("description", "").startswith("202 ")
+        or ". 202" in operation.get("description", "")
+    }
+    assert described <= waiting

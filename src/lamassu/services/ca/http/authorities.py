@@ -146,6 +146,7 @@ def authority_routes(service: CaService) -> list[Route]:
             "while, and a move that was cut off goes on when it is asked for again. With dry_run "
             "nothing is changed. 202 with what waits where approvers have to agree.",
             body=MoveKeyBody,
+            deferrable=True,
             answer=KeyMoveAnswer,
         ),
         *_issuing_routes(handlers, one),
