@@ -153,6 +153,22 @@ def test_a_plain_init_keeps_names_and_renews_a_revoked_edge_under_its_own(
     assert taken_for("pki.example.com", *(directory / f for f in SERVER_FILES))
 
 
+def test_an_edge_is_given_exactly_the_names_that_are_asked_for(made: Path, tmp_path: Path) -> None:
+    directory = copy_installation(made, tmp_path / "var")
+    done("--dir", str(directory), "--edge-host", "est.example.com", "--edge-host", "192.0.2.9")
+    assert taken_for("192.0.2.9", *edge(directory))
+    [more] = x509.load_pem_x509_certificates((directory / "est/est.crt").read_bytes())[:1]
+
+    said = done("--dir", str(directory), "--edge-host", "192.0.2.9")
+
+    assert taken_for("192.0.2.9", *edge(directory))
+    assert not taken_for("est.example.com", *edge(directory))
+    # who still has the one before can be shut out
+    ended = f"{more.serial_number:032x}"
+    assert f"lamassu admin revoke {ended}" in " ".join(said.split())
+    assert command("admin", "revoke", ended, "--dir", str(directory))[0] == 0
+
+
 async def test_the_host_itself_issues_no_service_such_a_name(made: Path, tmp_path: Path) -> None:
     async with wiring.opened(copy_installation(made, tmp_path / "var")) as platform:
         for name in ("pki.example.com", "192.0.2.7", "pki.example"):

@@ -291,7 +291,8 @@ async def _establish_internal_ca(
     reveal: Callable[[str], None] | None,
 ) -> None:
     export = None
-    here = await platform.access.holds_root_key() and await platform.kms.default_gives_out_keys()
+    movable = await platform.kms.default_gives_out_keys()
+    here = movable and await platform.access.holds_root_key()
     if plan.root_key is not None and here:
         folder = platform.installation.directory
         export = await asyncio.to_thread(prepare_export, plan.root_key, folder, reveal)
@@ -306,8 +307,10 @@ async def _establish_internal_ca(
     tell("internal CA: platform TLS, services, admins")
     if export is not None:
         tell(f"internal root key: {export.path}; take it off this host, apart from its passphrase")
-    elif plan.root_key is not None:
+    elif plan.root_key is not None and movable:
         tell("internal root key: it left this host before")
+    elif plan.root_key is not None:
+        tell("internal root key: it stays in its engine, which gives no keys out")
 
 
 async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str], None]) -> None:
@@ -360,7 +363,7 @@ async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str
     before = await asyncio.to_thread(_Before.of, files.edge.certificate)
     asked = frozenset(map(_normal, plan.edge_hosts))
     names = sorted(asked or before.hosts or LOCAL_NAMES)
-    if before.is_due(revoked) or not asked <= before.hosts:
+    if before.is_due(revoked) or (asked and asked != before.hosts):
         edge = await access.issue(
             CredentialKind.SERVICE,
             EDGE_SERVICE,
@@ -371,6 +374,12 @@ async def _issue_credentials(platform: Platform, plan: Plan, tell: Callable[[str
         )
         await asyncio.to_thread(_store_edge, platform, edge, anchor, hosts)
         tell(f"EST edge: {files.edge.directory}, reached as {', '.join(names)}")
+        if before.facts is not None and not before.is_due(revoked):
+            tell(
+                f"EST edge: the certificate before is good until {before.facts.not_after:%Y-%m-%d};"
+                " once the new one is in its place: lamassu admin revoke"
+                f" {before.facts.serial_number}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,9 @@ async def _store(
         "serial_number": credential.serial_number,
         "not_after": credential.not_after.isoformat(),
     }
+    hosts = rules.hosts_of(credential.der)
+    if hosts:
+        detail["hosts"] = ", ".join(sorted(hosts))
     if grounds.text:
         detail["grounds"] = grounds.text
     async with storage.unit() as unit:
