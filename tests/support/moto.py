@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
+from lamassu.services.kms.contract import KeyAlgorithm
 from lamassu.services.kms.engines.aws.access import AwsAccess
 from lamassu.services.kms.engines.aws.kms import AwsKmsEngine
 from lamassu.services.kms.engines.aws.secrets_manager import SecretsManagerEngine
+from lamassu.services.kms.model import SignatureScheme
 from lamassu.services.kms.ports import CryptoEngine, EngineLimits
 from tests.support.engines import ComponentMissing, Stand
 
+BareSigner = Callable[[str, SignatureScheme, bytes], Callable[[], object]]
+ANSWER_SECONDS = "LAMASSU_TEST_KMS_SECONDS"  # how long the emulated KMS takes to sign, for figures
 REGION = "eu-west-1"
 ACCESS_KEY, SECRET_KEY = "AKIAEXAMPLEEXAMPLE01", "the/secret+key/of/an/example/of/AWS/0001"
 INSTALLATION = "0123456789abcdef"
-LIMITS = EngineLimits(workers=8, sign_seconds=10, generate_seconds=60)
+LIMITS = EngineLimits(workers=32, sign_seconds=10, generate_seconds=60)
 SERVER = Path(__file__).with_name("moto_server.py")
 
 
@@ -76,9 +82,9 @@ class MotoServer:
         finally:
             self._order(do="up")
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, connections: int = 10) -> Any:
         """The vendor's library, bare."""
-        return bare_client(service, self.url)
+        return bare_client(service, self.url, connections)
 
     def access(self, **different: Any) -> AwsAccess:
         """Static keys."""
@@ -121,12 +127,25 @@ class MotoServer:
         return json.loads(line)["answer"]
 
 
-def bare_client(service: str, url: str) -> Any:
+def bare_client(service: str, url: str, connections: int = 10) -> Any:
     """The vendor's library with its own defaults."""
     session = boto3.session.Session(
         aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION
     )
-    return session.client(service, endpoint_url=url)
+    config = Config(max_pool_connections=connections)
+    return session.client(service, endpoint_url=url, config=config)
+
+
+def _sign_bare(client: Any, key_id: str, scheme: SignatureScheme, message: bytes) -> object:
+    asked = {"KeyId": f"alias/{key_id}"}
+    if scheme.hash is not None:
+        digest = hashlib.new(scheme.hash.name, message).digest()
+        asked |= {"Message": digest, "MessageType": "DIGEST", "SigningAlgorithm": scheme.name}
+    elif scheme.algorithm is KeyAlgorithm.ED25519:
+        asked |= {"Message": message, "SigningAlgorithm": "ED25519_SHA_512"}
+    else:
+        asked |= {"Message": message, "SigningAlgorithm": "ML_DSA_SHAKE_256"}
+    return client.sign(**asked)
 
 
 @contextmanager
@@ -169,6 +188,19 @@ class MotoStand:
     def engine(self) -> CryptoEngine:
         return self.server.kms() if self.kind == "aws_kms" else self.server.secrets_manager()
 
+    @property
+    def bare_signer(self) -> BareSigner | None:
+        """For the bench: the vendor's library asked directly. A key of Secrets Manager signs in
+        this process, as one of software's does."""
+        if self.kind != "aws_kms":
+            return None
+        client = self.server.client("kms", connections=32)
+
+        def signer(key_id: str, scheme: SignatureScheme, message: bytes) -> Callable[[], object]:
+            return lambda: _sign_bare(client, key_id, scheme, message)
+
+        return signer
+
     def section(self) -> str:
         return (
             f"crypto_engines:\n  {self.kind}:\n"
@@ -200,6 +232,8 @@ class MotoStand:
 def kms_stand(folder: Path) -> Iterator[Stand]:
     """AWS KMS."""
     with without_aws_files(folder), moto_server() as server:
+        if ANSWER_SECONDS in os.environ:
+            server.fault("Sign", delay=float(os.environ[ANSWER_SECONDS]))
         yield MotoStand(server, "aws_kms")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -30,6 +32,7 @@ from lamassu.services.kms.ports import EngineDown, EngineLimits, EngineRefused
 from lamassu.services.kms.usecases.signatures import signature_over
 from tests.support.moto import ACCESS_KEY, REGION, SECRET_KEY, MotoServer
 from tests.support.pki import make
+from tests.support.server import command
 
 P256 = KeySpec(KeyAlgorithm.ECDSA, 256)
 ROLE = "arn:aws:iam::123456789012:role/lamassu"
@@ -109,6 +112,14 @@ def test_a_role_asks_sts_where_it_is_told(
     AwsKmsEngine("e", access).check()
 
 
+def test_the_vendors_library_is_loaded_only_where_aws_is_configured() -> None:
+    code = (
+        "import sys, lamassu.cli.main, lamassu.wiring;"
+        "sys.exit(any(name in sys.modules for name in ('boto3', 'botocore')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 # Judged here
 
 
@@ -149,6 +160,22 @@ def test_a_host_without_credentials_says_where_they_were_looked_for(
     monkeypatch.setenv("AWS_PROFILE", "of-somebody-else")
     assert refusal_of(AwsKmsEngine("e", AwsAccess(REGION, "", moto.url))).code == "no_credentials"
     assert moto.operations() == []
+
+
+def test_config_check_live_tells_it_before_a_start(tmp_path: Path, moto: MotoServer) -> None:
+    def check(engine: str) -> tuple[int, str]:
+        (tmp_path / "config.yml").write_text(
+            f"mode: development\ncrypto_engines: {{aws_kms: [{{id: aws-kms-engine, {engine}}}]}}\n"
+        )
+        status, words = command("config", "check", "--dir", str(tmp_path), "--live")
+        return status, " ".join(words.split())
+
+    status, words = check("region: us-eats-1")
+    assert status != 0
+    assert "us-eats-1 is no AWS region; did you mean us-east-1?" in words
+    status, words = check(f"region: us-east-1, endpoint_url: '{moto.url}'")
+    assert status != 0
+    assert "no AWS credentials were found" in words
 
 
 # Judged by AWS

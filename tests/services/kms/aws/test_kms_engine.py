@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -15,8 +16,10 @@ from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec, Mes
 from lamassu.services.kms.engines.aws import kms_keys
 from lamassu.services.kms.engines.aws.kms import AwsKmsEngine
 from lamassu.services.kms.model import SCHEMES
-from lamassu.services.kms.ports import GivesOutKeys, TakesInKeys
+from lamassu.services.kms.ports import GivesOutKeys, KeyStorage, TakesInKeys
+from lamassu.services.kms.usecases.engines import EngineDirectory
 from lamassu.services.kms.usecases.signatures import signature_holds, signature_over
+from lamassu.services.kms.usecases.sweep_orphans import sweep_orphans
 from tests.support.moto import INSTALLATION, MotoServer
 
 P256 = KeySpec(KeyAlgorithm.ECDSA, 256)
@@ -385,3 +388,23 @@ def test_an_engine_that_does_not_know_its_installation_lists_nothing(moto: MotoS
 def test_the_key_id_is_the_originals(moto: MotoServer) -> None:
     key = moto.kms().generate(P256, purpose=KeyPurpose.CA)
     assert key.key_id == key_id(key.public_key) == hashlib.sha256(key.public_key).hexdigest()
+
+
+async def test_a_key_that_may_not_be_tagged_keeps_nobody_from_starting(moto: MotoServer) -> None:
+    class Rows:
+        async def known_among(self, key_ids: Sequence[str]) -> frozenset[str]:
+            return frozenset()
+
+    engine = moto.kms()
+    key = made(engine)
+    moto.fault("TagResource", "AccessDeniedException")
+    directory = EngineDirectory([engine], default_id=engine.facts().id)
+
+    swept = await sweep_orphans(
+        engines=directory,
+        storage=cast("KeyStorage", Rows()),
+        now=datetime.now(UTC) + timedelta(hours=2),
+    )
+
+    assert key not in swept
+    assert key in engine.key_ids(made_before=LATER)
