@@ -14,7 +14,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from lamassu.kernel.errors import NotFound
-from lamassu.kernel.identity import Peer, Principal, PrincipalKind
+from lamassu.kernel.identity import Caller, Peer, Principal, PrincipalKind
+from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.kernel.x509.serials import serial_hex
 from lamassu.platform.database import Database
 from lamassu.platform.http import Mount, build_app
@@ -28,11 +29,11 @@ from lamassu.services.ca.contract import (
     RevocationReason,
     RevokedEntry,
 )
-from lamassu.services.kms.contract import KeyPurpose, Keys
+from lamassu.services.kms.contract import Key, KeyPurpose, Keys, KeySpec
 from lamassu.services.va.http import public_routes, routes
 from lamassu.services.va.storage import VaStorage
 from lamassu.services.va.usecases import VaService
-from tests.support.pki import NOW, Made, make
+from tests.support.pki import NOW, Made, ec_key, make, spki_of
 
 T = TypeVar("T")
 HOST = "pki.example:8443"
@@ -57,6 +58,15 @@ class FakeKeys:
     failure: Exception | None = None
     gate: asyncio.Event | None = None
     uses: int = 0
+    purposes: dict[str, KeyPurpose] = field(default_factory=dict)
+
+    async def generate(
+        self, spec: KeySpec, *, purpose: KeyPurpose, name: str, caller: Caller, **more: object
+    ) -> Key:
+        made = ec_key()
+        key_id = key_id_of(spki_of(made))
+        self.keys[key_id], self.purposes[key_id] = made, purpose
+        return Key(key_id, name, "software", spec, purpose, spki_of(made), NOW)
 
     async def use(
         self,
@@ -65,7 +75,7 @@ class FakeKeys:
         *,
         purpose: KeyPurpose,
     ) -> T:
-        assert purpose is KeyPurpose.CA
+        assert purpose is self.purposes.get(key_id, KeyPurpose.CA)
         self.uses += 1
         if self.gate is not None:
             await self.gate.wait()
@@ -205,6 +215,7 @@ class World:
             authorities=cast(Authorities, self.authorities),
             keys=cast(Keys, self.keys),
             clock=self.clock,
+            validation_urls=["http://pki.example:8080"],
             pause=pause,
         )
 
