@@ -97,6 +97,10 @@ class Api:
         """One resource."""
         return self._object(self._answer("GET", path))
 
+    def get_with(self, path: str, query: Sequence[tuple[str, str]]) -> Item:
+        """One resource, as the query asks for it."""
+        return self._object(self._answer("GET", path, query=query))
+
     def send(self, method: str, path: str, body: object = None, *, approval: str = "") -> Item:
         """Create or change something; the answer, `{}` if there is none. Ends the program with
         status 3 where others have to agree first; `approval` says that they did."""

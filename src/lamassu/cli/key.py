@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from lamassu.cli import key_upkeep
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -22,30 +23,14 @@ from lamassu.cli.client import (
     segment,
     without_empty,
 )
-from lamassu.cli.keys import KeyType, usual_signature
+from lamassu.cli.key_view import COLUMNS, DETAILS, Engine, KeyId, Tags
+from lamassu.cli.keys import AnyKeyType, usual_signature
 from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory, fail, out
-from lamassu.cli.output import Column, Format, Output, PlainFormat, PlainOutput, show_list, show_one
+from lamassu.cli.output import Format, Output, PlainFormat, PlainOutput, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Keys: they never leave their crypto engine.")
 
 BINDINGS = "lamassu.io/kms/binded-resources"
-COLUMNS = (
-    Column("key id", "key_id"),
-    Column("name", "name"),
-    Column("algorithm", "algorithm"),
-    Column("size", "size"),
-    Column("engine", "engine_id"),
-    Column("tags", "tags"),
-)
-DETAILS = (
-    *COLUMNS,
-    Column("aliases", "aliases"),
-    Column("created", "creation_ts"),
-    Column("URI", "pkcs11_uri"),
-    Column("metadata", "metadata"),
-)
-
-KeyId = Annotated[str, typer.Argument(help="Key id or alias.")]
 Message = Annotated[Path, typer.Argument(help="File with the message; - is stdin.")]
 Algorithm = Annotated[
     str, typer.Option("--algorithm", help="Such as ECDSA_SHA_256; what fits the key if absent.")
@@ -88,9 +73,9 @@ def get(
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Name of the new key.")],
-    key_type: Annotated[KeyType, typer.Option("--type", help="Kind of key.")] = KeyType.P256,
-    engine: Annotated[str, typer.Option(help="Crypto engine; the default one if absent.")] = "",
-    tag: Annotated[list[str] | None, typer.Option(help="A tag; repeatable.")] = None,
+    key_type: Annotated[AnyKeyType, typer.Option("--type", help="Kind of key.")] = AnyKeyType.P256,
+    engine: Engine = "",
+    tag: Tags = None,
     alias: Annotated[
         list[str] | None, typer.Option(help="Another name in place of the key id; repeatable.")
     ] = None,
@@ -245,3 +230,6 @@ def _base64(signature: bytes) -> str:
     except (UnicodeDecodeError, binascii.Error):
         return base64.b64encode(signature).decode("ascii")
     return text
+
+
+key_upkeep.register(app)

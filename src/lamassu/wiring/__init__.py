@@ -9,6 +9,7 @@ from lamassu.platform.config import load
 from lamassu.platform.database import SERVICES, migrate
 from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import JournalReport, verify_journal
+from lamassu.wiring.adopting import Adoption, adopt_keys
 from lamassu.wiring.asking import Asking
 from lamassu.wiring.engines import engine_health
 from lamassu.wiring.founding import KeyType
@@ -19,6 +20,7 @@ from lamassu.wiring.root_key import RootKeyPlaces
 from lamassu.wiring.serving import serving
 
 __all__ = [
+    "Adoption",
     "Asking",
     "KeyType",
     "Listen",
@@ -26,6 +28,7 @@ __all__ = [
     "Platform",
     "RootKeyPlaces",
     "Running",
+    "adopt_keys",
     "engine_health",
     "install",
     "lower_mode",

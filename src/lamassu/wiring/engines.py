@@ -7,6 +7,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from lamassu.kernel.errors import NotFound, RuleViolation
 from lamassu.platform.config import Settings, load
 from lamassu.platform.config.settings import CryptoEngines
@@ -17,6 +19,8 @@ from lamassu.services.kms.contract import EngineHealth
 from lamassu.services.kms.engines.software import SoftwareEngine
 from lamassu.services.kms.ports import CryptoEngine
 from lamassu.services.kms.usecases.engines import EngineDirectory
+
+log = structlog.get_logger(__name__)
 
 
 async def engine_health(directory: Path) -> Sequence[EngineHealth]:
@@ -37,27 +41,43 @@ async def engine_health(directory: Path) -> Sequence[EngineHealth]:
             await engine.close()
 
 
-def open_engines(installation: Installation, settings: Settings) -> list[CryptoEngine]:
+def open_engines(
+    installation: Installation, settings: Settings, *, seal: bool = False
+) -> list[CryptoEngine]:
     """Every engine of the configuration, in its order. Blocks: a keystore derives its key.
 
-    Nothing remote is asked yet. Raises `NotFound` and `RuleViolation` with what to do.
+    Nothing remote is asked yet. With `seal`, keys that lie in clear in a keystore's directory
+    are encrypted; production refuses them anyhow (security rule 10). Raises `NotFound` and
+    `RuleViolation` with what to do.
     """
     engines = settings.crypto_engines
     return [
-        *(_software(installation, section) for section in engines.software),
+        *(_software(installation, settings, section, seal=seal) for section in engines.software),
         *(_pkcs11(installation, section) for section in engines.pkcs11),
         *_aws(installation, engines),
     ]
 
 
-def _software(installation: Installation, section: SoftwareSection) -> SoftwareEngine:
+def _software(
+    installation: Installation, settings: Settings, section: SoftwareSection, *, seal: bool
+) -> SoftwareEngine:
     secret = _passphrase(installation.directory / section.passphrase_file)
-    return SoftwareEngine.open(
+    engine = SoftwareEngine.open(
         section.id,
         installation.directory / section.storage_directory,
         secret,
         metadata=dict(section.metadata),
+        keeps_names=not settings.crypto_engines.migrate_keys_format,
     )
+    if settings.mode == "production":
+        engine.refuse_clear_keys()
+    elif seal:
+        sealing = engine.seal_clear_keys()
+        if sealing.sealed:
+            log.warning("clear_keys_encrypted", engine=section.id, keys=len(sealing.sealed))
+        if sealing.left:
+            log.warning("clear_keys_unreadable", engine=section.id, files=list(sealing.left))
+    return engine
 
 
 def _pkcs11(installation: Installation, section: Pkcs11Section) -> CryptoEngine:

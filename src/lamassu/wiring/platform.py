@@ -221,7 +221,7 @@ async def _open_kms(
     """Opening a keystore takes long on purpose, so it leaves the loop."""
     forbid_core_dumps()
     kms = KmsService(
-        engines=await asyncio.to_thread(open_engines, installation, settings),
+        engines=await asyncio.to_thread(open_engines, installation, settings, seal=True),
         default_engine_id=settings.crypto_engines.chosen_id,
         storage=KmsStorage(database),
         clock=SystemClock(),

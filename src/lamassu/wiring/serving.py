@@ -89,6 +89,11 @@ async def _serving_platform(
         if platform.mode is Mode.PRODUCTION:
             for leftover in await platform.access.leftovers_of_development():
                 log.warning("leftover_of_development", text=leftover)
+            for finding in await platform.kms.misplaced_ca_keys():
+                log.warning("ca_keys_misplaced", text=finding)
+        for engine_id, number in (await platform.kms.unclaimed()).items():
+            advice = f"lamassu key adopt --engine {engine_id}"
+            log.warning("keys_unclaimed", engine=engine_id, keys=number, next=advice)
         await check_needed_keys(platform, without_lost=without_lost_keys)
         running = Running()
         listeners = await _listeners(platform, listen, running)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import NotFound, Unavailable
 from lamassu.kernel.identity import Caller, system_caller
-from lamassu.kernel.listing import Filter, ListQuery, Page
+from lamassu.kernel.listing import Filter, ListQuery, Operator, Page
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms import rules
 from lamassu.services.kms.contract import (
@@ -35,7 +35,7 @@ from lamassu.services.kms.usecases.adopt_keys import (
     unclaimed_keys,
 )
 from lamassu.services.kms.usecases.bind_key import bind_key, unbind_key
-from lamassu.services.kms.usecases.count_keys import count_keys
+from lamassu.services.kms.usecases.count_keys import count_keys, misplaced_ca_keys
 from lamassu.services.kms.usecases.delete_key import delete_key
 from lamassu.services.kms.usecases.describe_key import Change, describe_key
 from lamassu.services.kms.usecases.engines import EngineDirectory
@@ -119,6 +119,17 @@ class KmsService:
 
     async def find(self, identifier: str) -> Key | None:
         return await find_key(identifier, storage=self._storage)
+
+    async def find_unused(
+        self, name: str, spec: KeySpec, *, purpose: KeyPurpose, engine_id: str
+    ) -> Key | None:
+        named = Filter("name", Operator.EQ, name)
+        page = await self._storage.list(ListQuery(filters=[named]), purposes=[purpose])
+        for key in page.items:
+            used = key.bindings or key.has_signed
+            if not used and (key.spec, key.engine_id) == (spec, engine_id):
+                return key
+        return None
 
     async def find_by_public_key(self, spki: bytes) -> Key | None:
         return await self._storage.find(key_id_of(spki))
@@ -265,6 +276,10 @@ class KmsService:
     async def unclaimed(self) -> Mapping[str, int]:
         """How many keys wait for `adopt`, by engine."""
         return await unclaimed_keys(engines=self._engines, storage=self._storage)
+
+    async def misplaced_ca_keys(self) -> Sequence[str]:
+        """Findings for production: keys of CAs in engines that are not for them."""
+        return await misplaced_ca_keys(engines=self._engines, storage=self._storage)
 
     async def count_keys(self, filters: Sequence[Filter] = ()) -> KeyCounts:
         """How many keys the API may know of."""

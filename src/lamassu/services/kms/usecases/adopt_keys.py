@@ -26,9 +26,10 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True)
 class Adopting:
-    """Adoption of one engine's keys for one purpose, which stays theirs."""
+    """Adoption of one engine's keys for one purpose, which stays theirs; `engine_id` absent
+    means the default engine."""
 
-    engine_id: str
+    engine_id: str | None
     purpose: KeyPurpose
     dry_run: bool = False
 
