@@ -79,6 +79,16 @@ async def test_a_single_key_that_is_gone_is_named(directory: Path, name: str, to
     assert said.count(": key ") == 1
 
 
+async def test_the_internal_roots_key_may_be_gone(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key_file(directory, "internal root CA").unlink()
+
+    assert await refusal(directory) is None
+
+    assert "the platform's internal root CA: key " in "".join(capsys.readouterr())
+
+
 async def test_a_revoked_cas_key_may_be_gone(directory: Path) -> None:
     key_file(directory, "ca/development-ca").unlink()
     assert "CA development-ca" in (await refusal(directory) or "")

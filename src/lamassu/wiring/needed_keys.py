@@ -21,7 +21,8 @@ async def check_needed_keys(platform: Platform, *, without_lost: bool) -> None:
     """Find the keys of live CAs, of responders and of the platform in their engines.
 
     Raises `NotFound` (`keys_lost`) where an engine answers that it has not got one, unless
-    `without_lost`: then that is logged. Engines that do not answer keep nobody from starting.
+    `without_lost`: then that is logged, as for the internal root's, which nothing running needs.
+    Engines that do not answer keep nobody from starting.
     """
     now = SystemClock().now()
     cas = {
@@ -32,12 +33,14 @@ async def check_needed_keys(platform: Platform, *, without_lost: bool) -> None:
     search = await platform.kms.find_lost(cas)
     for where, text in search.doubts.items():
         log.warning("keys_not_checked", where=where, text=text)
-    if not search.lost:
-        return
-    lines = [_named(key, cas) for key in search.lost]
-    if without_lost:
-        for line in lines:
-            log.warning("key_lost", text=line)
+    root = await platform.access.root_key_id()
+    lines = []
+    for key in search.lost:
+        if without_lost or key.key_id == root:
+            log.warning("key_lost", text=_named(key, cas))
+        else:
+            lines.append(_named(key, cas))
+    if not lines:
         return
     more = len(lines) - MOST_NAMED
     listed = "\n".join(f"  {line}" for line in lines[:MOST_NAMED])

@@ -135,6 +135,10 @@ class InternalCa(Protocol):
         """Whether the root's key is on this host, or will be once the CA is made."""
         ...
 
+    async def root_key_id(self) -> str | None:
+        """The root's key, if it was made and not taken out. Only a new issuing CA needs it."""
+        ...
+
     async def issue(
         self,
         kind: CredentialKind,

@@ -82,6 +82,10 @@ class AccessService:
         hierarchy = await find_hierarchy(self._storage)
         return hierarchy is None or hierarchy.root.key_id is not None
 
+    async def root_key_id(self) -> str | None:
+        hierarchy = await find_hierarchy(self._storage)
+        return None if hierarchy is None else hierarchy.root.key_id
+
     async def authenticate(self, peer: Peer) -> Principal | None:
         return await self._authenticator.authenticate(peer)
 
