@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -47,11 +48,15 @@ class SoftHsm:
             "objectstore.backend = file\n"
             "log.level = ERROR\n"
         )
-        shutil.copy(module, self.module)
+        shutil.copy(module, self.inner)
+
+    @property
+    def inner(self) -> Path:
+        return self.folder / "libsofthsm2.so"
 
     @property
     def module(self) -> Path:
-        return self.folder / "libsofthsm2.so"
+        return self.inner
 
     @property
     def config(self) -> Path:
@@ -79,6 +84,67 @@ class SoftHsm:
 
     def _util(self, *arguments: str) -> None:
         run(["softhsm2-util", *arguments], self.env)
+
+
+FUNCTIONS = {  # their places in CK_FUNCTION_LIST
+    "C_GetTokenInfo": 6,
+    "C_OpenSession": 12,
+    "C_CloseSession": 13,
+    "C_Login": 18,
+    "C_Logout": 19,
+    "C_CreateObject": 20,
+    "C_SetAttributeValue": 25,
+    "C_FindObjectsInit": 26,
+    "C_SignInit": 42,
+    "C_Sign": 43,
+    "C_UnwrapKey": 61,
+}
+
+
+@dataclass
+class ShimmedHsm(SoftHsm):
+    """SoftHSM behind a library that counts, fails and hangs as a test asks (pkcs11_shim.c)."""
+
+    cannot_lock: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        compiler = shutil.which("gcc")
+        if compiler is None:
+            raise ComponentMissing("there is no C compiler (apt-get install gcc libc6-dev)")
+        source = Path(__file__).with_name("pkcs11_shim.c")
+        shim = str(self.module)
+        run([compiler, "-shared", "-fPIC", "-O1", "-o", shim, str(source)], {})
+
+    @property
+    def module(self) -> Path:
+        return self.folder / "shim.so"
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        locks = str(int(self.cannot_lock))
+        return {**super().env, "SHIM_MODULE": str(self.inner), "SHIM_CANNOT_LOCK": locks}
+
+    @property
+    def shim(self) -> ctypes.CDLL:
+        return ctypes.CDLL(str(self.module))
+
+    def calls(self, function: str) -> int:
+        """How often it was called."""
+        return int(self.shim.shim_calls(FUNCTIONS[function]))
+
+    def fail(self, function: str, answer: int, *, times: int = -1, after: int = 0) -> None:
+        """Have it answer so, `times` times or until told otherwise, `after` so many calls."""
+        self.shim.shim_fail(FUNCTIONS[function], ctypes.c_ulong(answer), times, after)
+
+    def hang(self, function: str, yes: bool) -> None:
+        """Have it never return, until told otherwise."""
+        self.shim.shim_hang(FUNCTIONS[function], int(yes))
+
+    @property
+    def most_inside(self) -> int:
+        """The largest number of threads that were in it at once."""
+        return int(self.shim.shim_most_inside())
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ class Connection:
                 self._idle.append(seat)
                 self._condition.notify()
                 return
-        self._close(seat)
+        self.discard(seat)
 
     def end(self) -> None:
         """Close what waits; what is in use is closed when it comes back. Blocks as the library."""
@@ -140,7 +140,7 @@ class Connection:
             idle, self._idle = self._idle, []
             self._condition.notify_all()
         for seat in idle:
-            self._close(seat)
+            self.discard(seat)
 
     def lives(self) -> bool:
         """Whether its token can be used; a connection that is busy counts as alive."""
@@ -175,7 +175,8 @@ class Connection:
                 raise SessionCount
             self._limit = self._open
 
-    def _close(self, seat: Seat) -> None:
+    def discard(self, seat: Seat) -> None:
+        """Close a session that is in use."""
         with suppress(PKCS11Error), self.module.calling:
             seat.session.close()
         with self._condition:

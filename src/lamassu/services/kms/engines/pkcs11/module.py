@@ -46,6 +46,7 @@ CKF_OS_LOCKING_OK = 0x002
 CKU_SO = 0
 CKU_USER = 1
 USER_STATES: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
+LONGEST_TURN = 10.0  # seconds
 # C_Login's answers that are told apart; names of the others are not needed
 LOGIN_ERRORS: Mapping[int, type[PKCS11Error]] = {
     0x0A0: PinIncorrect,
@@ -116,6 +117,24 @@ def _functions(path: Path) -> _Functions:
     return listed.contents
 
 
+class _OneAtATime:
+    """A lock that is not waited for without end: who holds it may hang in the library."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=LONGEST_TURN):
+            raise EngineDown(
+                f"the library {self._path}, which serves one caller at a time, hangs",
+                code="module_hangs",
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class _ThreadedLibrary(_pkcs11.lib):
     """The binding's library without its `C_Initialize(NULL)` and its `C_Finalize`."""
 
@@ -150,7 +169,7 @@ class Module:
         self._serialised = not self._initialize()
         self._started = True
         self.calling: AbstractContextManager[object] = (
-            threading.RLock() if self._serialised else nullcontext()
+            _OneAtATime(path) if self._serialised else nullcontext()
         )
         self.library = _ThreadedLibrary(str(path))
         # one reference too many: the binding unloads the library of a collected object

@@ -119,7 +119,7 @@ def named_keys(session: Session) -> Iterator[tuple[Name, date | None]]:
     """Every private key with a label of ours and the day on which it was made, if that is known."""
     days = {
         text_of(public, Attribute.LABEL): _day(public)
-        for public in session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY})
+        for public in list(session.get_objects({Attribute.CLASS: ObjectClass.PUBLIC_KEY}))
     }
     for private in list(session.get_objects({Attribute.CLASS: ObjectClass.PRIVATE_KEY})):
         name = parse_label(text_of(private, Attribute.LABEL))

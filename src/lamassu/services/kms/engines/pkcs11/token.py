@@ -89,12 +89,18 @@ class TokenLink:
         connection = seat.connection
         try:
             with connection.module.calling:
-                return work(seat)
-        except LOST:
-            connection.end()
+                result = work(seat)
+        except PKCS11Error as error:
+            if isinstance(error, LOST):
+                connection.end()
+            # not given back: the binding may not have ended what it began in this session
+            connection.discard(seat)
             raise
-        finally:
+        except BaseException:
             connection.give_back(seat)
+            raise
+        connection.give_back(seat)
+        return result
 
     def _take(self) -> Seat:
         while True:
