@@ -69,9 +69,14 @@ class MotoServer:
         """Their names alone."""
         return [operation for operation, _ in self.seen()]
 
-    def shorten_tokens(self, seconds: int) -> None:
-        """From now on for good."""
-        self._order(do="short-tokens", seconds=seconds)
+    @contextmanager
+    def role_lifetime(self, seconds: int) -> Iterator[None]:
+        """Within it the credentials of a role live so long."""
+        self._order(do="role-lifetime", seconds=seconds)
+        try:
+            yield
+        finally:
+            self._order(do="role-lifetime", seconds=3600)
 
     @contextmanager
     def gone(self) -> Iterator[None]:

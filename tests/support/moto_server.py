@@ -38,6 +38,7 @@ from werkzeug.serving import make_server
 
 MESSAGE_TYPE: contextvars.ContextVar[str] = contextvars.ContextVar("message_type", default="RAW")
 CONNECTIONS: set[socket.socket] = set()
+ROLE_LIFETIME = {"seconds": 3600}
 HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
 WHOLE = {
     "ECC_NIST_EDWARDS25519": (ed25519.Ed25519PrivateKey.generate, "ED25519_SHA_512"),
@@ -273,8 +274,8 @@ class Emulator:
             case "seen":
                 with self.lock:
                     return list(self.seen)
-            case "short-tokens":
-                shorten_tokens(order["seconds"])
+            case "role-lifetime":
+                ROLE_LIFETIME["seconds"] = order["seconds"]
         return None
 
 
@@ -314,18 +315,19 @@ def _error(fault: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
     return [body]
 
 
-def shorten_tokens(seconds: int) -> None:
-    """Let a role's credentials live so short that each use has to renew them."""
+def correct_sts() -> None:
+    """Let tests say how long a role's credentials live; a real one lives 15 minutes at least."""
     inner = sts.AssumedRole.__init__
 
     def init(self: sts.AssumedRole, *arguments: Any, **named: Any) -> None:
-        inner(self, *arguments, **{**named, "duration": seconds})
+        inner(self, *arguments, **{**named, "duration": ROLE_LIFETIME["seconds"]})
 
     sts.AssumedRole.__init__ = init  # type: ignore[method-assign]
 
 
 def main() -> None:
     correct_kms()
+    correct_sts()
     emulator = Emulator()
     for line in sys.stdin:
         answer = emulator.obey(json.loads(line))

@@ -11,10 +11,17 @@ from tests.support.missing import missing_component
 from tests.support.moto import MotoServer, moto_server, without_aws_files
 
 
-@pytest.fixture(scope="session")
-def running_moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
+@pytest.fixture(scope="package", autouse=True)
+def host_without_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of the machine that runs the tests is read."""
+    with without_aws_files(tmp_path_factory.mktemp("aws")):
+        yield
+
+
+@pytest.fixture(scope="package")
+def running_moto(host_without_aws: None) -> Iterator[MotoServer]:
     try:
-        with without_aws_files(tmp_path_factory.mktemp("aws")), moto_server() as server:
+        with moto_server() as server:
             yield server
     except ComponentMissing as missing:
         missing_component(str(missing))

