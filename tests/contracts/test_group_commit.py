@@ -14,7 +14,13 @@ from lamassu.kernel.clock import SystemClock
 from lamassu.kernel.errors import Unavailable
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.records import AuditRecord
-from lamassu.platform.database import Database, DatabaseSettings, Dialect, RecordWriter
+from lamassu.platform.database import (
+    Database,
+    DatabaseSettings,
+    Dialect,
+    RecordWriter,
+    migrate,
+)
 from lamassu.platform.database.sqlite import SqliteStore
 from lamassu.platform.messaging import verify_journal
 from tests.support.databases import RECORD_KEY
@@ -341,3 +347,31 @@ async def test_a_writer_that_cannot_write_is_unavailable(database: Database, tap
         await database.check()
     tap.failing = None
     await database.check()
+
+
+async def test_a_migration_that_is_cancelled_ends_at_once_and_can_be_repeated(
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C during `lamassu init`, at every step that a migration can be at."""
+    ended = set()
+    for steps in range(0, 600, 7):
+        settings = DatabaseSettings(
+            Dialect.SQLITE, path=tmp_path / f"{steps % 28}.db", durable=False
+        )
+        task = asyncio.create_task(migrate(settings, ["sample"]))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            await task
+            ended.add("done")
+        except asyncio.CancelledError:
+            ended.add("cancelled")
+    assert "cancelled" in ended
+    for number in range(0, 28, 7):
+        settings = DatabaseSettings(Dialect.SQLITE, path=tmp_path / f"{number}.db", durable=False)
+        database = await Database.open(
+            settings, services=["sample"], writer=RecordWriter(RECORD_KEY), clock=SystemClock()
+        )
+        await put(database, "a")
+        await database.close()

@@ -23,7 +23,7 @@ from lamassu.platform.database.failures import code_of, translated, unavailable
 from lamassu.platform.database.postgresql import administration
 from lamassu.platform.database.services import history_of
 from lamassu.platform.database.settings import DatabaseSettings
-from lamassu.platform.database.sqlite_driver import WriterConnection, connector, make_private
+from lamassu.platform.database.sqlite_driver import FileConnection, connector, make_private
 
 _LOCK = 0x6C616D61737375  # "lamassu": two migrations at once would trip over each other
 
@@ -111,7 +111,7 @@ async def _administration(settings: DatabaseSettings) -> AsyncIterator[AsyncConn
 
 @asynccontextmanager
 async def _alone(settings: DatabaseSettings, path: Path) -> AsyncIterator[AsyncConnection]:
-    driver = await WriterConnection.opened(
+    driver = await FileConnection.opened(
         connector(
             path,
             patience=settings.patience.total_seconds(),
@@ -120,7 +120,7 @@ async def _alone(settings: DatabaseSettings, path: Path) -> AsyncIterator[AsyncC
         )
     )
 
-    async def give() -> WriterConnection:
+    async def give() -> FileConnection:
         return driver
 
     engine = create_async_engine("sqlite+aiosqlite://", async_creator=give, poolclass=StaticPool)
