@@ -36,6 +36,7 @@ check: venv-dev  ## style, types, import rules
 
 test: venv-dev   ## install what the tests need and run them all (TEST_ARGS goes to pytest)
 	scripts/test-packages
+	scripts/test-vault
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest $(TEST_ARGS)
 
