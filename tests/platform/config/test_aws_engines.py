@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lamassu.platform.config import ConfigurationFaults, load, masked_text, warnings
+from lamassu.platform.config import ConfigurationFaults, load, masked_text, start_faults, warnings
 from lamassu.platform.config.settings import Settings
 
 STATIC = "auth_method: static, access_key_id: AKIAEXAMPLE"
@@ -84,3 +84,17 @@ def test_a_secret_in_clear_is_warned_about_and_never_shown(
     assert "open-secret" not in told + masked_text(written(tmp_path, clear))
     named = clear.replace("open-secret", "'${AWS_SECRET}'")
     assert warnings(judged(tmp_path, named)) == []
+
+
+@pytest.mark.parametrize("field", ["endpoint_url", "sts_endpoint_url"])
+def test_production_sends_no_secret_in_clear(tmp_path: Path, field: str) -> None:
+    def paths(url: str, mode: str = "production") -> list[str]:
+        path = written(tmp_path, f"region: eu-west-1, {field}: '{url}'", "aws_secrets_manager")
+        path.write_text(f"mode: {mode}\n{path.read_text()}")
+        return [fault.path for fault in start_faults(load(path), tmp_path)]
+
+    wrong = f"crypto_engines.aws_secrets_manager.{field}"
+    assert wrong in paths("http://aws.internal")
+    for fine in ("https://aws.internal", "http://127.0.0.1:4566", "http://localhost:4566"):
+        assert wrong not in paths(fine)
+    assert wrong not in paths("http://aws.internal", mode="development")

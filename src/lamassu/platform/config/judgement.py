@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lamassu.kernel.errors import RuleViolation
 from lamassu.platform.config.faults import Fault
@@ -65,7 +67,20 @@ def _production_faults(settings: Settings, directory: Path) -> list[Fault]:
                     "a file outside the installation, such as a systemd credential",
                 )
             )
+    for where, url in _aws_addresses(settings):
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+            faults.append(Fault(where, "http://", "https://: keys and secrets go that way"))
     return faults
+
+
+def _aws_addresses(settings: Settings) -> Iterator[tuple[str, str]]:
+    engines = settings.crypto_engines
+    for section in (*engines.aws_kms, *engines.aws_secrets_manager):
+        for name in ("endpoint_url", "sts_endpoint_url"):
+            url = getattr(section, name)
+            if url is not None:
+                yield f"crypto_engines.{section.kind}.{name}", url
 
 
 def check_start(settings: Settings, directory: Path) -> None:

@@ -16,7 +16,7 @@ from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec, Mes
 from lamassu.services.kms.engines.aws import kms_keys
 from lamassu.services.kms.engines.aws.kms import AwsKmsEngine
 from lamassu.services.kms.model import SCHEMES
-from lamassu.services.kms.ports import GivesOutKeys, KeyStorage, TakesInKeys
+from lamassu.services.kms.ports import EngineDown, GivesOutKeys, KeyStorage, TakesInKeys
 from lamassu.services.kms.usecases.engines import EngineDirectory
 from lamassu.services.kms.usecases.signatures import signature_holds, signature_over
 from lamassu.services.kms.usecases.sweep_orphans import sweep_orphans
@@ -174,8 +174,10 @@ def test_a_key_left_unnamed_by_a_crash_carries_the_tags_to_find_it_by(moto: Moto
 def test_what_was_just_made_may_be_unknown_for_a_moment(moto: MotoServer) -> None:
     moto.fault("GetPublicKey", "NotFoundException", times=2)
     moto.fault("CreateAlias", "NotFoundException", times=1)
+    moto.fault("Sign", "NotFoundException", times=2)
 
-    assert sign(moto.kms(), made(moto.kms()))
+    engine = moto.kms()
+    assert sign(engine, made(engine))
 
 
 def test_making_is_repeated_only_when_it_was_throttled(
@@ -299,10 +301,8 @@ def test_a_key_pending_deletion_is_lost_and_comes_back_if_that_is_cancelled(
 def test_a_refusal_of_one_key_says_nothing_of_the_engine(
     moto: MotoServer, answer: str, code: str
 ) -> None:
-    from lamassu.services.kms.ports import EngineDown
-
+    key = made(moto.kms())
     engine = moto.kms()
-    key = made(engine)
     moto.fault("Sign", answer)
 
     with pytest.raises(Unavailable) as refusal:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from lamassu.kernel.errors import RuleViolation, Unavailable
+from lamassu.kernel.errors import LamassuError, RuleViolation, Unavailable
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import Engine, KeyAlgorithm, KeyPurpose, KeySpec
@@ -87,12 +87,14 @@ class AwsKmsEngine:
             loaded = _check_made(spec, public_key)
             key_id = key_id_of(public_key)
             self._name(arn, key_id)
-        except Exception:
+        except LamassuError:
             # nobody will ever ask for it; if this fails too, its tags tell whose it is
             with suppress(Unavailable):
                 self._keys.schedule_deletion(arn)
             raise
-        self._keys.remember(KmsKey(key_id, arn, public_key, loaded, self._marks(purpose)))
+        settled_by = time.monotonic() + SETTLING_SECONDS
+        tags = self._marks(purpose)
+        self._keys.remember(KmsKey(key_id, arn, public_key, loaded, tags, settled_by))
         return MadeKey(key_id, public_key)
 
     def private_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
@@ -202,22 +204,22 @@ class _KmsSigner:
 
     def _sign(self, message: bytes, message_type: str, algorithm: str) -> bytes:
         key = self._key
-        try:
-            answer = self._keys.call(
-                "sign",
-                {
-                    "KeyId": key.arn,
-                    "Message": message,
-                    "MessageType": message_type,
-                    "SigningAlgorithm": algorithm,
-                },
-                "Signature",
-            )
-        except AwsAnswer as refusal:
-            self._keys.forget(key.key_id)
-            raise unusable(key.key_id, refusal) from None
-        signature: bytes = answer["Signature"]
-        return signature
+        wanted = {
+            "KeyId": key.arn,
+            "Message": message,
+            "MessageType": message_type,
+            "SigningAlgorithm": algorithm,
+        }
+        while True:
+            try:
+                signature: bytes = self._keys.call("sign", wanted, "Signature")["Signature"]
+            except AwsAnswer as refusal:
+                if refusal.name == "NotFoundException" and time.monotonic() < key.settled_by:
+                    time.sleep(0.1)
+                    continue
+                self._keys.forget(key.key_id)
+                raise unusable(key.key_id, refusal) from None
+            return signature
 
 
 def _supported(first: KeySpec | None) -> Mapping[KeyAlgorithm, Sequence[int]]:

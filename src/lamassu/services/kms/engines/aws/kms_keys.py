@@ -49,6 +49,7 @@ class KmsKey:
     public_key: bytes  # SubjectPublicKeyInfo, DER
     loaded: PublicKeyTypes
     tags: Mapping[str, str]
+    settled_by: float = 0.0  # until then (monotonic) KMS may not know everywhere what it made
 
 
 class KmsKeys:
