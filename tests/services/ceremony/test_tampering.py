@@ -140,6 +140,17 @@ def test_a_transcript_that_lost_its_last_session_is_not_the_bundles(held: Room) 
     )
 
 
+def test_no_text_that_a_root_signs_could_be_a_certificate(held: Room) -> None:
+    from lamassu.kernel.x509.der import is_one_sequence_or_set
+    from lamassu.services.ceremony.contract.transcript import seal_message
+
+    bundle = parse_bundle(held.bundle(2))
+    messages = [bundle_message(bundle), seal_message(bundle.ceremony, 9, "0" * 64)]
+    for message in messages:
+        assert message.startswith(b"lamassu-ceremony-")
+        assert not is_one_sequence_or_set(message)
+
+
 def test_openssl_alone_verifies_a_bundle(held: Room, tmp_path: Path) -> None:
     content = held.bundle(2)
     *message, last = content.splitlines(keepends=True)

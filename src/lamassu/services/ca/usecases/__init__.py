@@ -227,7 +227,10 @@ class CaService:
         self, content: bytes, root_fingerprint: str, *, caller: Caller
     ) -> Imported:
         """See `SignedImport.take_in`."""
-        return await self._signed.take_in(content, root_fingerprint, caller=caller)
+        imported = await self._signed.take_in(content, root_fingerprint, caller=caller)
+        for authority in imported.authorities:
+            await self._holds.hold(authority, caller=caller)
+        return imported
 
     async def ceremony_of(self, certificate: Certificate) -> str | None:
         """The CA that signed this, if its key is offline: its CRL is made at a ceremony."""

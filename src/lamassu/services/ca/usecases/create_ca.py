@@ -135,7 +135,7 @@ class CaCreation:
     async def _plan(self, request: CaRequest, now: datetime) -> _Plan:
         ca_id = request.id or str(uuid4())
         check_ca_id(ca_id)
-        if await self._store.find_ca(ca_id) is not None:
+        if await self._store.find_ca(ca_id) or await self._store.find_awaited(ca_id):
             raise _exists()
         subject = name_of(request.subject)
         if request.approvals is not None:
@@ -261,6 +261,8 @@ class CaCreation:
                 await clearance.admit(
                     transaction, Operation.CREATE_CHILD, guarding, basis=plan.basis
                 )
+            if await transaction.lock_awaited(authority.id) is not None:
+                raise _exists()
             try:
                 await transaction.insert_ca(
                     authority, NewCertificate(authority.certificate, created_at=now)
