@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from lamassu.services.kms.engines.pkcs11 import Pkcs11Engine, WrappingEngine, open_engine
@@ -86,6 +88,19 @@ class SoftHsm:
         run(["softhsm2-util", *arguments], self.env)
 
 
+@cache
+def _shim() -> bytes:
+    """The library, compiled once for the run."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        raise ComponentMissing("there is no C compiler (apt-get install gcc libc6-dev)")
+    source = Path(__file__).with_name("pkcs11_shim.c")
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder) / "shim.so"
+        run([compiler, "-shared", "-fPIC", "-O1", "-o", str(built), str(source)], {})
+        return built.read_bytes()
+
+
 FUNCTIONS = {  # their places in CK_FUNCTION_LIST
     "C_GetTokenInfo": 6,
     "C_OpenSession": 12,
@@ -109,12 +124,7 @@ class ShimmedHsm(SoftHsm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        compiler = shutil.which("gcc")
-        if compiler is None:
-            raise ComponentMissing("there is no C compiler (apt-get install gcc libc6-dev)")
-        source = Path(__file__).with_name("pkcs11_shim.c")
-        shim = str(self.module)
-        run([compiler, "-shared", "-fPIC", "-O1", "-o", shim, str(source)], {})
+        self.module.write_bytes(_shim())
 
     @property
     def module(self) -> Path:

@@ -116,8 +116,8 @@ TABLE: Mapping[type[p11.PKCS11Error], _Meaning] = {
     p11.KeyNotWrappable: _Meaning(
         RuleViolation,
         "key_not_wrappable",
-        "the token does not wrap this key: it must be made while `backup: wrapped` is set, and the"
-        " wrapping key must be trusted",
+        "the token does not wrap this key: it must be made while `backup: wrapped` is set, the"
+        " backup key must be trusted by the security officer, and some tokens wrap no Ed25519 keys",
     ),
     p11.KeyUnextractable: _Meaning(
         RuleViolation,

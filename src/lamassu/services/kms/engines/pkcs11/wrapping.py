@@ -20,7 +20,13 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pkcs11.constants import Attribute, ObjectClass
-from pkcs11.exceptions import PKCS11Error
+from pkcs11.exceptions import (
+    EncryptedDataInvalid,
+    FunctionFailed,
+    GeneralError,
+    PKCS11Error,
+    WrappedKeyInvalid,
+)
 from pkcs11.mechanisms import KeyType, Mechanism
 from pkcs11.types import Object, Session, UnwrapMixin, WrapMixin
 from pkcs11.types import PrivateKey as PrivateObject
@@ -31,7 +37,7 @@ from lamassu.kernel.records import Json
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec, MessageType
 from lamassu.services.kms.engines.pkcs11 import mechanisms, objects, templates
-from lamassu.services.kms.engines.pkcs11.connection import Seat, TokenSettings
+from lamassu.services.kms.engines.pkcs11.connection import Seat, TokenSettings, check_seat
 from lamassu.services.kms.engines.pkcs11.engine import (
     Pkcs11Engine,
     find_named,
@@ -132,17 +138,19 @@ class WrappingEngine(Pkcs11Engine):
             "label": objects.unnamed_label(purpose),
             "key_id": secrets.token_bytes(16),
         }
-        private = unwrap_private(
-            wrapping,
-            wrapped.content,
-            KEY_TYPES[spec.algorithm],
-            {
-                **templates.private_template(backup=True),
-                Attribute.ID: named["key_id"],
-                Attribute.LABEL: named["label"],
-            },
-            mechanism=_mechanism(seat),
-        )
+        template = {
+            **templates.private_template(backup=True),
+            Attribute.ID: named["key_id"],
+            Attribute.LABEL: named["label"],
+        }
+        kind = KEY_TYPES[spec.algorithm]
+        try:
+            private = unwrap_private(
+                wrapping, wrapped.content, kind, template, mechanism=_mechanism(seat)
+            )
+        except (GeneralError, FunctionFailed, EncryptedDataInvalid) as error:
+            check_seat(seat)  # raises if it is the token that fails, and not the content
+            raise WrappedKeyInvalid from error
         try:
             self._check_same_key(seat, private, wrapped, spec)
             public = seat.session.create_object(
