@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lamassu.kernel.errors import LamassuError
+from lamassu.kernel.x509.crls import parse_crl, verify_crl
 from lamassu.kernel.x509.csr import parse_csr, verify_csr_signature
 from lamassu.kernel.x509.der import check_der, is_one_sequence_or_set
 from lamassu.kernel.x509.facts import certificate_facts
@@ -123,6 +125,32 @@ def test_a_mutated_status_request_is_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(LamassuError):
         request = parse_ocsp_request(data)
         assert 1 <= len(request.certificates) <= 16
+
+
+def _crl() -> bytes:
+    revoked = x509.RevokedCertificateBuilder().serial_number(4711).revocation_date(NOW)
+    reasoned = revoked.add_extension(x509.CRLReason(x509.ReasonFlags.key_compromise), False)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(_ROOT.name)
+        .last_update(NOW)
+        .next_update(NOW + timedelta(days=1))
+        .add_revoked_certificate(reasoned.build())
+        .add_extension(x509.CRLNumber(7), False)
+    )
+    return builder.sign(_ROOT.key, SHA256()).public_bytes(Encoding.DER)
+
+
+_CRL = _crl()
+
+
+@given(mutated(_CRL) | st.binary(max_size=300))
+@_few
+def test_a_mutated_crl_is_read_or_refused(data: bytes) -> None:
+    root = certificate_facts(_ROOT.der)
+    with contextlib.suppress(LamassuError):
+        verify_crl(parse_crl(data), issuer_der=root.subject_der, spki=root.spki)
+        assert data == _CRL
 
 
 @given(st.text(max_size=200) | mutated(_ocsp_request()).map(lambda d: d.hex()))

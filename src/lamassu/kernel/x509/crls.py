@@ -70,7 +70,18 @@ def parse_crl(data: bytes) -> CrlFacts:
         return _facts(data, x509.load_der_x509_crl(data))
     except RuleViolation:
         raise
-    except (LamassuError, ValueError, TypeError, IndexError, x509.ExtensionNotFound):
+    except (
+        LamassuError,
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.InvalidVersion,
+        x509.UnsupportedGeneralNameType,
+        UnsupportedAlgorithm,
+    ):
         raise Malformed(
             "the CRL cannot be read: DER is needed, with a number and a next update",
             code="crl_malformed",
