@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import re
 import shutil
@@ -14,7 +15,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from lamassu.services.kms.contract import KeyAlgorithm
 from lamassu.services.kms.engines.pkcs11 import Pkcs11Engine, WrappingEngine, open_engine
+from lamassu.services.kms.engines.pkcs11.mechanisms import recipe
+from lamassu.services.kms.model import SignatureScheme
 from tests.support.engines import ComponentMissing
 
 MODULES = (
@@ -99,6 +103,15 @@ def _shim() -> bytes:
         built = Path(folder) / "shim.so"
         run([compiler, "-shared", "-fPIC", "-O1", "-o", str(built), str(source)], {})
         return built.read_bytes()
+
+
+def _csign(folder: Path) -> Path:
+    """The program, compiled into the folder once."""
+    built = folder / "csign"
+    if not built.exists():
+        source = Path(__file__).resolve().parents[2] / "bench" / "csign" / "csign.c"
+        run(["gcc", "-O2", "-o", str(built), str(source), "-ldl", "-lpthread"], {})
+    return built
 
 
 FUNCTIONS = {  # their places in CK_FUNCTION_LIST
@@ -257,6 +270,19 @@ class SoftHsmStand:
 
     def gone(self) -> object:
         return self.token.hsm.gone()
+
+    def native_rate(
+        self, key_id: str, scheme: SignatureScheme, message: bytes, threads: int, seconds: float
+    ) -> float:
+        """Signatures per second of a loop in C over the same key (bench/csign)."""
+        used = recipe(scheme, 0)
+        digest = message if scheme.hash is None else hashlib.new(scheme.hash.name, message).digest()
+        parameter = 0 if used.parameter is None else int(used.parameter[0])
+        data = digest if scheme.algorithm is KeyAlgorithm.ECDSA else used.prepare(digest)
+        where = [str(self.token.module_path), self.token.label, key_id]
+        how = [hex(used.mechanism), hex(parameter), data.hex(), str(threads), str(seconds)]
+        program = str(_csign(self.token.hsm.folder))
+        return float(run([program, *where, *how], {**self.token.env, "CSIGN_PIN": self.token.pin}))
 
 
 @contextmanager
