@@ -184,6 +184,8 @@ def test_what_does_not_belong_together_is_refused(host: Path) -> None:
 
 def test_nobody_confirms_what_nobody_scripted(host: Path) -> None:
     assert lamassu("ceremony", "run", "--yes").exit_code == 1
+    missing = rehearse("--config", "absent.yml")
+    assert "absent.yml is missing" in missing.output
     unknown = rehearse("--engine", "hsm")
     assert "there is no engine 'hsm'" in unknown.output
     assert lamassu("ceremony", "status").output.strip() == "nothing was done yet"

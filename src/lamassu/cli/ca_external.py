@@ -11,6 +11,7 @@ import typer
 from lamassu.cli.client import Api, Item, Listing, Url, read_input, segment, without_empty
 from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, err, fail, out
 from lamassu.cli.output import Column, Format, Output, PlainFormat, PlainOutput, show_list
+from lamassu.services.ceremony.contract import is_bundle
 
 REQUEST_COLUMNS = (
     Column("id", "id"),
@@ -73,15 +74,21 @@ def import_signed(
 
     Example: lamassu ca import-signed session-1.bundle --root-fingerprint 5f3a…
     """
+    content = read_input(file)
     body = without_empty(
         {
-            "signed": base64.b64encode(read_input(file)).decode("ascii"),
+            "signed": base64.b64encode(content).decode("ascii"),
             "root_fingerprint": root_fingerprint,
         }
     )
     answer = Api(directory, url).send("POST", "/ca/v1/cas/import-signed", body)
     items = [item for item in (answer.get("root"), *(answer.get("imported") or ())) if item]
     show_list(items, IMPORTED_COLUMNS, output, certificate="certificate.certificate")
+    if is_bundle(content):
+        err.print(
+            f"its CRL and OCSP responders are taken in by `lamassu va import-crl {file}`",
+            markup=False,
+        )
 
 
 def requests(

@@ -104,6 +104,13 @@ async def opened_ceremony(
     """
     forbid_core_dumps()
     clock = clock or SystemClock()
+    if not config.is_file():
+        raise RuleViolation(
+            f"{config} is missing: write the token's engine into it, under crypto_engines as in a"
+            " platform's config.yml, or name another file with --config",
+            code="configuration_missing",
+            field="config",
+        )
     settings = load(config)
     engines = await asyncio.to_thread(open_engines, Installation(config.parent), settings)
     try:
