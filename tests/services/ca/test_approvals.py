@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import insert, select
 
 from lamassu.kernel.errors import Conflict, Deferred, Forbidden, NotFound, Unavailable
 from lamassu.kernel.identity import Caller, Peer, Principal, PrincipalKind
@@ -25,6 +26,7 @@ from lamassu.services.ca.contract import (
     Verdict,
 )
 from lamassu.services.ca.http import routes
+from lamassu.services.ca.storage import tables
 from lamassu.services.ca.storage.transaction import SqlCaTransaction
 
 from .world import ALICE, World
@@ -602,6 +604,34 @@ async def test_a_policy_that_appeared_since_has_to_be_met_too(world: World, peop
 
     assert refusal(answer) == (409, "approval_outdated")
     assert await status_of(world, "between") is CertificateStatus.ACTIVE
+
+
+async def test_a_certificate_across_to_a_guarded_ca_is_guarded_too(
+    world: World, guarded: People
+) -> None:
+    own = (await world.ca.get_ca("issuing")).certificate.serial_number
+    across, table = "0c" * 16, tables.certificates
+    async with world.database.unit("ca") as unit:
+        row = (
+            await unit.connection.execute(select(table).where(table.c.serial_number == own))
+        ).one()
+        values = {**row._mapping, "serial_number": across}
+        await unit.connection.execute(insert(table).values(values))
+    path = f"/v1/certificates/{across}/status"
+
+    approval = await asked(guarded["alice"], "PUT", path, REVOKE)
+
+    assert {policy["ca_id"] for policy in approval["policies"]} == {"between", "issuing"}
+    with pytest.raises(Forbidden):
+        await world.ca.revoke(across, RevocationReason.SUPERSEDED, caller=ALICE)
+    await approved(guarded, approval, "bob", "carol")
+    assert (await guarded["alice"].put(path, json=REVOKE, headers=using(approval))).is_success
+    # a device's certificate is nobody's to approve
+    device = await world.issue()
+    answer = await guarded["alice"].put(
+        f"/v1/certificates/{device.serial_number}/status", json=REVOKE
+    )
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(

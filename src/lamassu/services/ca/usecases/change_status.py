@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -12,6 +12,7 @@ from uuid import uuid4
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.identity import Caller
 from lamassu.services.ca.contract import (
+    ApprovalPolicy,
     Certificate,
     CertificateStatus,
     CertificationAuthority,
@@ -100,6 +101,7 @@ class StatusChanges:
         demand: Demand | None = None,
     ) -> CertificateRevocation:
         now = self._clock.now()
+        clearance = await self._desk.clearance(demand)
         async with self._store.unit() as transaction:
             ca_id = await transaction.ca_id_of_certificate(serial_number)
             if ca_id is None:
@@ -110,10 +112,22 @@ class StatusChanges:
                     transaction, locked, change, caller=caller, now=now, strict=strict
                 )
                 if certificate is not locked.certificate:
+                    if certificate.is_ca:
+                        guarding = await self._guarding(transaction, certificate)
+                        await clearance.admit(transaction, Operation.CHANGE_STATUS, guarding)
                     await transaction.save_certificate(certificate)
         if ca_id is not None:
             return await self._change_own_certificate(ca_id, change, caller, strict, demand)
         return CertificateRevocation(certificate, await self._published({certificate.issuer_ca_id}))
+
+    async def _guarding(
+        self, transaction: CaTransaction, certificate: Certificate
+    ) -> Mapping[str, ApprovalPolicy]:
+        """Who guards a CA's certificate that is not its present one, such as one across to
+        another generation: those of the CA that signed it and of the one whose key it carries."""
+        holder = await self._store.find_ca_by_key_id(certificate.subject_key_id)
+        concerned = {certificate.issuer_ca_id, *([holder.id] if holder else [])}
+        return await transaction.policies(sorted(concerned))
 
     async def _change_own_certificate(
         self,
