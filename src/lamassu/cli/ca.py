@@ -47,6 +47,8 @@ DETAILS = (
     *COLUMNS,
     Column("serial number", "serial_number"),
     Column("subject key id", "certificate.subject_key_id"),
+    Column("next generation", "successor_id"),
+    Column("generation of", "generation_of"),
     Column("key type", "certificate.key_metadata.type"),
     Column("bits", "certificate.key_metadata.bits"),
     Column("revoked at", "certificate.revocation_timestamp"),
@@ -55,6 +57,17 @@ DETAILS = (
     Column("metadata", "metadata"),
 )
 CERTIFICATE = "certificate.certificate"
+
+REKEY_PLAN = (
+    Column("CA", "old_id"),
+    Column("next generation", "new_id"),
+    Column("engine", "engine_id"),
+    Column("key", "key_metadata.type"),
+    Column("size", "key_metadata.bits"),
+    Column("signed by", "signed_by"),
+    Column("valid until", "valid_to"),
+    Column("cross-certificates until", "cross_certificates_valid_to"),
+)
 
 CaId = Annotated[str, typer.Argument(help="Id of the CA.")]
 
@@ -175,6 +188,42 @@ def revoke(
         "POST", f"/ca/v1/cas/{segment(ca_id)}/status", body, approval=approval
     )
     show_one(ca, DETAILS, output, certificate=CERTIFICATE)
+
+
+@app.command()
+def rekey(
+    ca_id: CaId,
+    engine: Annotated[
+        str, typer.Option(help="Crypto engine of the new key; the default one if absent.")
+    ] = "",
+    key_type: Annotated[
+        KeyType | None, typer.Option(help="Kind of the new key; the present one's if absent.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")
+    ] = False,
+    approval: Approval = "",
+    output: Output = Format.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Give a CA a new key, in any engine: its next generation.
+
+    Whatever names the CA issues under the new key from then on; the old one answers for what it
+    issued. Old and new key certify each other, so that whoever trusts one of them verifies
+    what is issued under both. One that was cut off is asked for again.
+
+    Example: lamassu ca rekey manufacturing-ca --engine production-hsm --dry-run
+    """
+    body: dict[str, object] = {"engine_id": engine, "dry_run": dry_run}
+    if key_type is not None:
+        body["key_metadata"] = {"type": key_type.algorithm, "bits": key_type.bits}
+    api = Api(directory, url)
+    made = api.send("POST", f"/ca/v1/cas/{segment(ca_id)}/rekey", body, approval=approval)
+    if dry_run:
+        show_one(made, REKEY_PLAN, output)
+    else:
+        show_one(made, DETAILS, output, certificate=CERTIFICATE)
 
 
 @approvals.command("set")

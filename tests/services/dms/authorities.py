@@ -152,6 +152,12 @@ class MemoryAuthorities:
     async def list_cas(self) -> Sequence[CertificationAuthority]:
         return list(self.cas.values())
 
+    async def generations_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
+        return [await self.get_ca(ca_id)]
+
+    async def cross_certificates_of(self, ca_id: str) -> Sequence[bytes]:
+        return ()
+
     async def path_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
         await self.get_ca(ca_id)
         return [self.cas[each] for each in self._path_ids(ca_id)]

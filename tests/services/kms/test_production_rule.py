@@ -69,3 +69,19 @@ async def test_a_ca_key_from_before_production_still_signs(kms: KmsService) -> N
     kms.production = True
 
     assert await kms.use(key.key_id, lambda _: True, purpose=KeyPurpose.CA)
+
+
+async def test_ca_keys_in_weak_places_are_findings(
+    storage: KmsStorage, engine: SoftwareEngine, hsm: Hsm
+) -> None:
+    kms = KmsService(
+        engines=[engine, hsm], default_engine_id="software", storage=storage, clock=SystemClock()
+    )
+    await kms.generate(P256, purpose=KeyPurpose.GENERAL, name="k", caller=ALICE)
+    await kms.generate(P256, purpose=KeyPurpose.CA, name="ca/x", caller=ALICE, engine_id="hsm")
+    assert await kms.misplaced_ca_keys() == []
+
+    await kms.generate(P256, purpose=KeyPurpose.CA, name="ca/y", caller=ALICE)
+
+    [finding] = await kms.misplaced_ca_keys()
+    assert finding.startswith("high: 1 keys of CAs are in engine software")

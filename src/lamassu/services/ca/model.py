@@ -19,6 +19,7 @@ from lamassu.services.ca.contract import (
     RevocationReason,
     Validity,
 )
+from lamassu.services.kms.contract import KeySpec
 
 NO_CA = "-"  # issuer of a certificate that no CA of ours signed
 
@@ -110,6 +111,30 @@ class CaRequest:
     engine_id: str = ""
     metadata: Mapping[str, Json] = field(default_factory=dict)
     approvals: ApprovalPolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RekeyRequest:
+    """Ask for a CA's next generation; without an algorithm its key is of the present kind, and
+    without an engine it is made in the default one."""
+
+    engine_id: str = ""
+    algorithm: str = ""
+    bits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RekeyPlan:
+    """What a rekey makes: the CA `new_id`, signed by `signed_by` (itself, for a root) and valid
+    until `not_after`, and two certificates across, valid until `cross_until`."""
+
+    old_id: str
+    new_id: str
+    engine_id: str
+    spec: KeySpec
+    signed_by: str
+    not_after: datetime
+    cross_until: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,10 @@ class CaTransaction(Protocol):
         """Store a CA with its certificate. Raises `Conflict` if the id is taken."""
         ...
 
+    async def insert_certificate(self, new: NewCertificate) -> None:
+        """Store a certificate that no request asked for: one CA's for another's key."""
+        ...
+
     async def save_ca(self, authority: CertificationAuthority) -> None:
         """Write back what can change of a locked CA, its certificate's status included."""
         ...
@@ -200,6 +204,16 @@ class CaStore(Protocol):
     async def find_ca(self, ca_id: str) -> CertificationAuthority | None: ...
 
     async def find_ca_by_key_id(self, subject_key_id: str) -> CertificationAuthority | None: ...
+
+    async def generations(self, ca_id: str) -> Sequence[CertificationAuthority]:
+        """The line of this CA, each followed by its successor; empty if there is no such CA."""
+        ...
+
+    async def certificates_between(
+        self, ca_ids: Sequence[str], subject_key_ids: Sequence[str]
+    ) -> Sequence[Certificate]:
+        """CA certificates that any of these CAs issued for any of these keys."""
+        ...
 
     async def all_cas(self) -> Sequence[CertificationAuthority]:
         """Roots first, then by level and age."""

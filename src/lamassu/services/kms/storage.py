@@ -272,8 +272,9 @@ class _SqlKeyUnit(ServiceUnit):
             .where(keys.c.key_id == key.key_id)
             .values(engine_id=moved.engine_id, version=moved.version)
         )
-        await self._count(key, -1)
-        await self._count(moved, 1)
+        # in one order for all, so that moves in both directions do not wait for each other
+        for one, change in sorted([(key, -1), (moved, 1)], key=lambda pair: pair[0].engine_id):
+            await self._count(one, change)
 
     async def save_move(self, move: KeyMove) -> None:
         await self.end_move(move.key_id)

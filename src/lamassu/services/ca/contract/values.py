@@ -151,6 +151,10 @@ class CertificationAuthority:
 
     `revoked_by` is the id of the CA (itself or an ancestor) whose revocation revoked it.
     `approvals` says who has to agree to what is dangerous for it; nobody, if there is none.
+
+    A CA that got a new key is followed by another of the same subject, its next generation
+    (`successor_id`), under which everything that names it issues. `first_generation` is the id
+    that the whole line goes by.
     """
 
     id: str
@@ -163,7 +167,14 @@ class CertificationAuthority:
     metadata: Mapping[str, Json] = field(default_factory=dict)
     revoked_by: str | None = None
     approvals: ApprovalPolicy | None = None
+    successor_id: str | None = None
+    lineage_id: str | None = None
     version: int = 0
+
+    @property
+    def first_generation(self) -> str:
+        """Its own id, if it has no predecessor."""
+        return self.lineage_id or self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +262,19 @@ class Authorities(Protocol):
         ...
 
     async def path_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
-        """The CA and those above it, up to its root. Raises `NotFound`."""
+        """The CA's newest generation and those above it, up to its root. Raises `NotFound`."""
+        ...
+
+    async def generations_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
+        """The CA's whole line, the first generation first; itself alone for most.
+
+        Raises `NotFound`.
+        """
+        ...
+
+    async def cross_certificates_of(self, ca_id: str) -> Sequence[bytes]:
+        """Unrevoked, unexpired certificates (DER) by which generations of this CA's line vouch
+        for each other (RFC 4210 §4.4)."""
         ...
 
     async def get_profile(self, profile_id: str) -> IssuanceProfile:

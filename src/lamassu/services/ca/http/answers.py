@@ -143,7 +143,8 @@ class ApprovalAnswer(Answer):
 
 class CaAnswer(_WithoutUnset):
     """A CA; level 0 is a root. `key_status` is `OFFLINE` where the key is not here,
-    and absent elsewhere; `approvals` only where it has such a policy."""
+    and absent elsewhere; `approvals` only where it has such a policy; `successor_id` where it
+    got a new key, `generation_of` where it is such a successor."""
 
     id: str
     certificate: CertificateAnswer
@@ -154,6 +155,8 @@ class CaAnswer(_WithoutUnset):
     profile_id: str
     key_status: str | None = None
     approvals: ApprovalPolicyAnswer | None = None
+    successor_id: str | None = None
+    generation_of: str | None = None
 
 
 class KeySpecAnswer(Answer):
@@ -245,6 +248,18 @@ class KeyMoveAnswer(Answer):
     source: str
     target: str
     step: str
+
+
+class RekeyPlanAnswer(Answer):
+    """What a rekey would make: a CA `new_id` and two certificates across, nothing of it yet."""
+
+    old_id: str
+    new_id: str
+    engine_id: str
+    key_metadata: KeySpecAnswer
+    signed_by: str
+    valid_to: str
+    cross_certificates_valid_to: str
 
 
 class EngineAnswer(Answer):

@@ -6,6 +6,7 @@ from starlette.responses import Response
 
 from lamassu.kernel.errors import NotFound
 from lamassu.kernel.listing import Page
+from lamassu.kernel.wire_text import format_time
 from lamassu.platform.http import Access, Call, Route, json_answer, page_answer
 from lamassu.platform.http.wire import JsonPatches
 from lamassu.services.ca.contract import CertificateStatus, IssueRequest
@@ -14,7 +15,9 @@ from lamassu.services.ca.http.answers import (
     CertificateAnswer,
     EngineAnswer,
     KeyMoveAnswer,
+    KeySpecAnswer,
     PageAnswer,
+    RekeyPlanAnswer,
     SignedDataAnswer,
     ValidAnswer,
 )
@@ -23,6 +26,7 @@ from lamassu.services.ca.http.bodies import (
     CreateCaBody,
     MoveKeyBody,
     ProfileIdBody,
+    RekeyBody,
     SignCsrBody,
     SignMessageBody,
     StatusBody,
@@ -36,7 +40,7 @@ from lamassu.services.ca.http.encoding import (
     awaited_answer,
     progress_headers,
 )
-from lamassu.services.ca.model import CertificateScope
+from lamassu.services.ca.model import CertificateScope, RekeyPlan
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.kms.contract import engine_document
 
@@ -148,6 +152,23 @@ def authority_routes(service: CaService) -> list[Route]:
             body=MoveKeyBody,
             deferrable=True,
             answer=KeyMoveAnswer,
+        ),
+        Route(
+            method="POST",
+            path=f"{one}/rekey",
+            access=Access.action("ca:rekey", scope="id"),
+            handler=handlers.rekey,
+            summary="Give a CA a new key",
+            description="Makes the CA's next generation: the same subject with a new key, under "
+            "which whatever names the CA issues from then on, and certificates by which the old "
+            "and the new key vouch for each other. The old generation answers for what it issued. "
+            "With dry_run it is only said what would be made. 202 with what waits where "
+            "approvers have to agree.",
+            body=RekeyBody,
+            empty_body=True,
+            deferrable=True,
+            answer=CaAnswer,
+            status=201,
         ),
         *_issuing_routes(handlers, one),
     ]
@@ -297,6 +318,16 @@ class _Handlers:
         source = before.certificate.engine_id
         return json_answer(_move(moved.key_id, source, moved.certificate.engine_id, "DONE"))
 
+    async def rekey(self, call: Call) -> Response:
+        body = call.decoded(RekeyBody)
+        if body.dry_run:
+            plan = await self._service.plan_rekey(call.path["id"], body.value())
+            return json_answer(_rekey_plan(plan))
+        authority = await self._service.rekey_ca(
+            call.path["id"], body.value(), caller=call.caller, demand=demand_of(call)
+        )
+        return json_answer(Encoder(self._service).ca(authority), status=201)
+
     async def list_certificates(self, call: Call) -> Response:
         ca = await self._service.get_ca(call.path["id"])
         page = await self._service.page_certificates(
@@ -357,6 +388,18 @@ class _Handlers:
 
 def _move(key_id: str, source: str, target: str, step: str) -> KeyMoveAnswer:
     return KeyMoveAnswer(key_id=key_id, source=source, target=target, step=step)
+
+
+def _rekey_plan(plan: RekeyPlan) -> RekeyPlanAnswer:
+    return RekeyPlanAnswer(
+        old_id=plan.old_id,
+        new_id=plan.new_id,
+        engine_id=plan.engine_id,
+        key_metadata=KeySpecAnswer(type=plan.spec.algorithm.value, bits=plan.spec.size),
+        signed_by=plan.signed_by,
+        valid_to=format_time(plan.not_after),
+        cross_certificates_valid_to=format_time(plan.cross_until),
+    )
 
 
 def known_status(text: str) -> CertificateStatus | None:

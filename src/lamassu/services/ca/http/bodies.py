@@ -27,7 +27,7 @@ from lamassu.services.ca.contract import (
     Validity,
 )
 from lamassu.services.ca.contract.approvals import DEFAULT_LIFETIME
-from lamassu.services.ca.model import CaRequest, KeyRequest, StatusChange
+from lamassu.services.ca.model import CaRequest, KeyRequest, RekeyRequest, StatusChange
 from lamassu.services.kms.contract import MessageType
 
 MISSING = "struct validation error"
@@ -346,6 +346,30 @@ class MoveKeyBody(WireModel):
 
     engine_id: str
     dry_run: bool = False
+
+
+class RekeyBody(WireModel):
+    """Where a CA's next key is made, and of which kind (the present one's, if left out)."""
+
+    engine_id: str = ""
+    key_metadata: KeyMetadataBody = Field(default_factory=KeyMetadataBody)
+    dry_run: bool = False
+
+    def value(self) -> RekeyRequest:
+        key = self.key_metadata
+        if key.key_id:
+            raise RuleViolation(
+                "a CA's key is made for it alone; leave key_id out",
+                code="key_not_usable",
+                field="key_metadata.key_id",
+            )
+        if bool(key.type) != bool(key.bits):
+            raise RuleViolation(
+                "key_metadata has type and bits, or is left out",
+                code="missing_field",
+                field="key_metadata",
+            )
+        return RekeyRequest(self.engine_id, key.type, key.bits)
 
 
 class SignCsrBody(WireModel):

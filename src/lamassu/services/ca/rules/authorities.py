@@ -17,6 +17,9 @@ from lamassu.services.kms.contract import Engine, KeyAlgorithm, KeySpec
 # Words that stand where an id does in the routes.
 _RESERVED_IDS = frozenset({"cn", "import", "import-signed"})
 
+# What relying parties in the field verify; EdDSA and ML-DSA keys are for other uses yet.
+CA_ALGORITHMS = (KeyAlgorithm.RSA, KeyAlgorithm.ECDSA)
+
 
 @dataclass(frozen=True, slots=True)
 class ProfileRoles:
@@ -96,35 +99,33 @@ def check_ca_id(ca_id: str) -> None:
 
 
 def check_key_spec(request: CaRequest, engines: Sequence[Engine]) -> KeySpec:
-    """The key to make, if the chosen engine can make it.
+    """The key to make, if the chosen engine can make it. Raises as `check_ca_key_spec`."""
+    return check_ca_key_spec(request.engine_id, request.key.algorithm, request.key.size, engines)
+
+
+def check_ca_key_spec(engine_id: str, wanted: str, size: int, engines: Sequence[Engine]) -> KeySpec:
+    """The key that a CA is to have, if the engine (the default one if none is named) makes it.
 
     Raises `RuleViolation` (`engine_unknown`, `key_not_supported`).
     """
-    engine = next(
-        (e for e in engines if e.id == request.engine_id or (not request.engine_id and e.default)),
-        None,
-    )
+    engine = next((e for e in engines if e.id == engine_id or (not engine_id and e.default)), None)
     if engine is None:
         raise RuleViolation(
-            f"there is no crypto engine {request.engine_id[:64]!r}; "
+            f"there is no crypto engine {engine_id[:64]!r}; "
             f"known are {', '.join(e.id for e in engines) or 'none'}",
             code="engine_unknown",
             field="engine_id",
         )
-    sizes: Sequence[int] = ()
-    algorithm = next((a for a in KeyAlgorithm if a.value == request.key.algorithm), None)
-    if algorithm is not None:
-        sizes = engine.supported.get(algorithm, ())
-    if algorithm is None or request.key.size not in sizes:
-        offered = "; ".join(
-            f"{a} {', '.join(str(size) for size in s)}" for a, s in engine.supported.items()
-        )
+    offered = {a: engine.supported.get(a, ()) for a in CA_ALGORITHMS}
+    algorithm = next((a for a in CA_ALGORITHMS if a.value == wanted), None)
+    if algorithm is None or size not in offered[algorithm]:
+        kinds = "; ".join(f"{a} {', '.join(map(str, sizes))}" for a, sizes in offered.items())
         raise RuleViolation(
-            f"the engine {engine.id} makes no key of this type and size; it makes {offered}",
+            f"the engine {engine.id} makes no key of this type and size for a CA; it makes {kinds}",
             code="key_not_supported",
             field="key_metadata",
         )
-    return KeySpec(algorithm, request.key.size)
+    return KeySpec(algorithm, size)
 
 
 def path_length_for(

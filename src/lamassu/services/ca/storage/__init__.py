@@ -40,6 +40,7 @@ from lamassu.services.ca.model import (
     StandingRow,
 )
 from lamassu.services.ca.ports import CaTransaction
+from lamassu.services.ca.rules.generations import in_succession
 from lamassu.services.ca.storage.awaited import awaited_in, awaited_of
 from lamassu.services.ca.storage.rows import (
     CERTIFICATE_COLUMNS,
@@ -133,6 +134,28 @@ class CaStorage:
         return await self._find_authority(
             AUTHORITIES.where(certificates.c.subject_key_id == subject_key_id)
         )
+
+    async def generations(self, ca_id: str) -> Sequence[CertificationAuthority]:
+        first = (
+            select(func.coalesce(cas.c.lineage_id, cas.c.id))
+            .where(cas.c.id == ca_id)
+            .scalar_subquery()
+        )
+        query = AUTHORITIES.where(or_(cas.c.id == first, cas.c.lineage_id == first))
+        async with self._database.reading(SERVICE) as connection:
+            found = [authority_of(row) for row in await connection.execute(query)]
+        return in_succession(found)
+
+    async def certificates_between(
+        self, ca_ids: Sequence[str], subject_key_ids: Sequence[str]
+    ) -> Sequence[Certificate]:
+        query = _CERTIFICATES.where(
+            certificates.c.issuer_ca_id.in_(ca_ids),
+            certificates.c.subject_key_id.in_(subject_key_ids),
+            certificates.c.is_ca,
+        ).order_by(certificates.c.created_at, certificates.c.serial_number)
+        async with self._database.reading(SERVICE) as connection:
+            return [certificate_of(row) for row in await connection.execute(query)]
 
     async def all_cas(self) -> Sequence[CertificationAuthority]:
         query = AUTHORITIES.order_by(cas.c.level, cas.c.created_at, cas.c.id)

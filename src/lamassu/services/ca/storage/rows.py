@@ -128,6 +128,8 @@ def authority_of(row: AnyRow) -> CertificationAuthority:
         metadata=row.ca_metadata,
         revoked_by=row.ca_revoked_by,
         approvals=policy_of(row.ca_approvals),
+        successor_id=row.ca_successor_id,
+        lineage_id=row.ca_lineage_id,
         version=row.ca_version,
     )
 
@@ -139,6 +141,7 @@ def values_of_ca(authority: CertificationAuthority) -> dict[str, object]:
         "key_id": authority.key_id,
         "level": authority.level,
         "parent_id": authority.parent_id,
+        "lineage_id": authority.lineage_id,
         "created_at": authority.created_at,
         **changeable_of_ca(authority),
     }
@@ -151,6 +154,7 @@ def changeable_of_ca(authority: CertificationAuthority) -> dict[str, object]:
         "profile_id": authority.profile_id,
         "metadata": users_own(authority.metadata),
         "revoked_by": authority.revoked_by,
+        "successor_id": authority.successor_id,
         "approvals": _policy(authority.approvals) if authority.approvals else None,
         "version": authority.version,
     }

@@ -75,7 +75,11 @@ cas = Table(
     Column("revoked_by", Text),
     Column("version", Integer, nullable=False),
     Column("approvals", JsonDocument),
+    Column("successor_id", Text),
+    Column("lineage_id", Text),  # of the first generation; absent for a first generation
     UniqueConstraint("serial_number", name="uq_ca_cas_serial_number"),
+    UniqueConstraint("successor_id", name="uq_ca_cas_successor_id"),
+    Index("ix_ca_cas_lineage_id", "lineage_id"),
     Index("ix_ca_cas_parent_id", "parent_id"),
     Index("ix_ca_cas_profile_id", "profile_id"),
 )

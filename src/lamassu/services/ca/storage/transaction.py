@@ -154,6 +154,9 @@ class SqlCaTransaction(ServiceUnit):
         except IntegrityError:
             raise Conflict("the CA exists already", code="already_exists") from None
 
+    async def insert_certificate(self, new: NewCertificate) -> None:
+        await self._connection.execute(insert(certificates).values(values_of_new(new)))
+
     async def save_ca(self, authority: CertificationAuthority) -> None:
         await self._connection.execute(
             update(cas).where(cas.c.id == authority.id).values(changeable_of_ca(authority))

@@ -15,6 +15,7 @@ from lamassu.services.ca.contract import (
     ApprovalPolicy,
     Certificate,
     CertificateStanding,
+    CertificateStatus,
     CertificationAuthority,
     Demand,
     IssuanceProfile,
@@ -34,6 +35,8 @@ from lamassu.services.ca.model import (
     CaStats,
     CertificateRevocation,
     CertificateScope,
+    RekeyPlan,
+    RekeyRequest,
     StatusChange,
 )
 from lamassu.services.ca.ports import CaStore
@@ -52,6 +55,7 @@ from lamassu.services.ca.usecases.issuers import (
 )
 from lamassu.services.ca.usecases.manage_profiles import ProfileManagement
 from lamassu.services.ca.usecases.move_ca_key import CaKeyMoving
+from lamassu.services.ca.usecases.rekey_ca import Rekeying
 from lamassu.services.ca.usecases.request_certificate import CertificateRequests
 from lamassu.services.ca.usecases.run_cascades import CascadeRunner
 from lamassu.services.ca.usecases.update_ca import Amendments
@@ -107,6 +111,13 @@ class CaService:
             validation_urls=validation_urls,
             default_profile_id=default_profile_id,
         )
+        self._rekeying = Rekeying(
+            store=storage,
+            keys=keys,
+            clock=clock,
+            desk=self.approvals,
+            validation_urls=validation_urls,
+        )
         self._changes = StatusChanges(
             store=storage, clock=clock, desk=self.approvals, publication=self
         )
@@ -137,8 +148,29 @@ class CaService:
     async def list_cas(self) -> Sequence[CertificationAuthority]:
         return await self._store.all_cas()
 
+    async def generations_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
+        line = await self._store.generations(ca_id)
+        if not line:
+            raise ca_not_found()
+        return line
+
+    async def cross_certificates_of(self, ca_id: str) -> Sequence[bytes]:
+        line = await self._store.generations(ca_id)
+        if len(line) < 2:
+            return ()
+        own = {one.certificate.serial_number for one in line}
+        found = await self._store.certificates_between(
+            [one.id for one in line], [one.certificate.subject_key_id for one in line]
+        )
+        now = self._clock.now()
+        return [
+            one.der
+            for one in found
+            if one.serial_number not in own and one.status_at(now) is CertificateStatus.ACTIVE
+        ]
+
     async def path_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
-        path = [await self.get_ca(ca_id)]
+        path = [(await self.generations_of(ca_id))[-1]]
         while (parent_id := path[-1].parent_id) is not None and len(path) < _DEEPEST:
             path.append(await self.get_ca(parent_id))
         return path
@@ -196,6 +228,18 @@ class CaService:
     ) -> CertificationAuthority:
         authority = await self.approvals.or_ask(
             self._creation.create(request, caller=caller, demand=demand)
+        )
+        await self._holds.hold(authority, caller=caller)
+        return authority
+
+    async def plan_rekey(self, ca_id: str, request: RekeyRequest) -> RekeyPlan:
+        return await self._rekeying.plan(ca_id, request)
+
+    async def rekey_ca(
+        self, ca_id: str, request: RekeyRequest, *, caller: Caller, demand: Demand | None = None
+    ) -> CertificationAuthority:
+        authority = await self.approvals.or_ask(
+            self._rekeying.rekey(ca_id, request, caller=caller, demand=demand)
         )
         await self._holds.hold(authority, caller=caller)
         return authority

@@ -57,7 +57,12 @@ from lamassu.services.ca.rules.validity import (
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.approvals.clearance import basis_of, policies_of
 from lamassu.services.ca.usecases.documents import ca_document
-from lamassu.services.ca.usecases.issuers import Issuer, issuer_of, profile_not_found
+from lamassu.services.ca.usecases.issuers import (
+    Issuer,
+    issuer_of,
+    newest_generation,
+    profile_not_found,
+)
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import Key, KeyPurpose, Keys, KeySpec
 
@@ -208,7 +213,7 @@ class CaCreation:
     async def _parent(self, parent_id: str | None, now: datetime) -> Issuer | None:
         if parent_id is None:
             return None
-        authority = await self._store.find_ca(parent_id)
+        authority = await newest_generation(parent_id, self._store)
         if authority is None:
             raise NotFound("CA not found", code="ca_not_found", field="parent_id")
         check_may_sign(authority, now)

@@ -15,8 +15,8 @@ from lamassu.services.ca.contract import (
 
 
 def ca_document(authority: CertificationAuthority, now: datetime) -> dict[str, Json]:
-    """A CA as the wire has it; `approvals` and `key_status` only where they
-    say something."""
+    """A CA as the wire has it; `approvals`, `key_status` and what names
+    other generations only where they say something."""
     document: dict[str, Json] = {
         "id": authority.id,
         "certificate": certificate_document(authority.certificate, now),
@@ -28,6 +28,10 @@ def ca_document(authority: CertificationAuthority, now: datetime) -> dict[str, J
     }
     if not authority.key_id:
         document["key_status"] = "OFFLINE"
+    if authority.successor_id is not None:
+        document["successor_id"] = authority.successor_id
+    if authority.lineage_id is not None:
+        document["generation_of"] = authority.lineage_id
     if authority.approvals is not None:
         document["approvals"] = approval_policy_document(authority.approvals)
     return document

@@ -203,7 +203,7 @@ def _draft(
     """The certificate to sign, if all rules allow it."""
     issuer, profile = context.issuer, context.profile
     check_may_sign(issuer.authority, now)
-    check_for_end_entities(profile, issuer.authority.id)
+    check_for_end_entities(profile, issuer.authority.first_generation)
     if request.owner:
         check_for_devices(profile)
     check_key(profile, csr.key, field="csr")

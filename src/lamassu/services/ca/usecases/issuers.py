@@ -69,7 +69,8 @@ class IssuingContext:
 
 
 class IssuingContexts:
-    """Prepared issuers and profiles, kept without asking the database.
+    """Prepared issuers and profiles, kept without asking the database. An id stands for the
+    newest generation of its CA: whoever got a new key is changed by that, so it shows.
 
     What is kept may be old: the issuing transaction compares versions under lock, and a
     refusal that rests on something kept is judged again on what is read anew.
@@ -107,7 +108,7 @@ class IssuingContexts:
         return IssuingContext(issuer, profile, wanted, not kept)
 
     async def _read_issuer(self, ca_id: str) -> Issuer:
-        authority = await self._store.find_ca(ca_id)
+        authority = await newest_generation(ca_id, self._store)
         if authority is None:
             self._issuers.pop(ca_id, None)
             raise NotFound("CA not found", code="ca_not_found", field="ca_id")
@@ -126,6 +127,14 @@ class IssuingContexts:
             self._profiles.clear()
         self._profiles[profile_id] = profile
         return profile
+
+
+async def newest_generation(ca_id: str, store: CaStore) -> CertificationAuthority | None:
+    """The CA of this id or, if it got a new key, the one that followed it."""
+    authority = await store.find_ca(ca_id)
+    if authority is None or authority.successor_id is None:
+        return authority
+    return (await store.generations(ca_id))[-1]
 
 
 def ca_not_found() -> NotFound:

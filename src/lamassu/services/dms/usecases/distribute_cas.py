@@ -14,7 +14,8 @@ async def distribute_cas(
     dms: Dms, *, authorities: Authorities, defaults: DmsDefaults
 ) -> list[bytes]:
     """The enrolment CA and the CAs above it up to the root, then the managed CAs and theirs,
-    each once. CAs that are gone are passed over.
+    each once; of a CA that got a new key every generation, and the certificates by which they
+    vouch for each other (RFC 7030 §4.1.3). CAs that are gone are passed over.
 
     The enrolment CA is left out only where the DMS says so and names others. What lets devices
     in is nothing that they should trust: bootstrap CAs are in no answer (rule 16).
@@ -36,9 +37,19 @@ async def distribute_cas(
 
 
 async def _path(ca_id: str, authorities: Authorities) -> dict[str, bytes]:
+    """The path by id of each CA's line, then what else belongs to these lines, numbered."""
     if not ca_id:
         return {}
     try:
-        return {ca.id: ca.certificate.der for ca in await authorities.path_of(ca_id)}
+        path = await authorities.path_of(ca_id)
     except NotFound:
         return {}
+    found = {ca.first_generation: ca.certificate.der for ca in path}
+    for ca in path:
+        line = await authorities.generations_of(ca.id)
+        if len(line) == 1:
+            continue
+        across = await authorities.cross_certificates_of(ca.id)
+        others = (*(one.certificate.der for one in line if one.id != ca.id), *across)
+        found |= {f"{ca.first_generation}/{number}": der for number, der in enumerate(others)}
+    return found

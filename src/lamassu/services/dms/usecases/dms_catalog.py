@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -100,12 +100,13 @@ class AuthorityCatalog:
         self._authorities = authorities
         self._memory = Memory(self._read, lifetime=defaults.authority_cache, clock=clock)
 
-    async def find(self, ca_id: str) -> CertificationAuthority | None:
-        """The CA, or `None` when it is gone."""
-        return await self._memory.find(ca_id)
+    async def find(self, ca_id: str) -> Sequence[CertificationAuthority]:
+        """The CA in all its generations: what each of them issued is the CA's. Empty when it is
+        gone."""
+        return await self._memory.find(ca_id) or ()
 
-    async def _read(self, ca_id: str) -> CertificationAuthority | None:
+    async def _read(self, ca_id: str) -> Sequence[CertificationAuthority] | None:
         try:
-            return await self._authorities.get_ca(ca_id)
+            return await self._authorities.generations_of(ca_id)
         except NotFound:
             return None

@@ -139,5 +139,5 @@ class PeerJudge:
         return found if found is not None and found.certificate.der == peer.issuer else None
 
     async def _find_all(self, ca_ids: Sequence[str]) -> list[CertificationAuthority]:
-        found = [await self._catalog.find(ca_id) for ca_id in dict.fromkeys(ca_ids) if ca_id]
-        return [ca for ca in found if ca is not None]
+        lines = [await self._catalog.find(ca_id) for ca_id in dict.fromkeys(ca_ids) if ca_id]
+        return [ca for line in lines for ca in line]
