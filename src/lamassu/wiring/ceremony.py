@@ -104,14 +104,7 @@ async def opened_ceremony(
     """
     forbid_core_dumps()
     clock = clock or SystemClock()
-    if not config.is_file():
-        raise RuleViolation(
-            f"{config} is missing: write the token's engine into it, under crypto_engines as in a"
-            " platform's config.yml, or name another file with --config",
-            code="configuration_missing",
-            field="config",
-        )
-    settings = load(config)
+    settings = _settings(config)
     engines = await asyncio.to_thread(open_engines, Installation(config.parent), settings)
     try:
         keys = TokenKeys(_chosen(engines, settings, engine_id))
@@ -123,6 +116,17 @@ async def opened_ceremony(
     finally:
         for engine in engines:
             await asyncio.to_thread(engine.close)
+
+
+def _settings(config: Path) -> Settings:
+    if not config.is_file():
+        raise RuleViolation(
+            f"{config} is missing: write the token's engine into it, under crypto_engines as in a"
+            " platform's config.yml, or name another file with --config",
+            code="configuration_missing",
+            field="config",
+        )
+    return load(config)
 
 
 def _chosen(
