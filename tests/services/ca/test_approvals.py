@@ -135,6 +135,7 @@ DANGEROUS = {
     "a hold": ("POST", STATUS, HOLD, "ca.status"),
     "its own certificate": ("PUT", "/v1/certificates/{sn}/status", REVOKE, "ca.status"),
     "the guide's revocation": ("POST", "/v1/certificates/{sn}/revoke", {}, "ca.status"),
+    "a new key": ("POST", "/v1/cas/issuing/rekey", {}, "ca.rekey"),
     "another profile": ("POST", "/v1/cas/issuing/profile", {"profile_id": "p2"}, "ca.profile"),
     "a weaker profile": ("PUT", "/v1/profiles/device", WIDER, "profile.weaken"),
     "a weaker profile by its other name": (
@@ -604,6 +605,46 @@ async def test_a_policy_that_appeared_since_has_to_be_met_too(world: World, peop
 
     assert refusal(answer) == (409, "approval_outdated")
     assert await status_of(world, "between") is CertificateStatus.ACTIVE
+
+
+async def test_no_ca_gets_a_new_key_past_the_approvers_of_the_one_above(
+    world: World, guarded: People
+) -> None:
+    path = "/v1/cas/other/rekey"
+    approval = await asked(guarded["alice"], "POST", path, {})
+
+    assert [policy["ca_id"] for policy in approval["policies"]] == ["between"]
+    await approved(guarded, approval, "bob", "carol")
+    done = await guarded["alice"].post(path, json={}, headers=using(approval))
+    assert done.status_code == 201
+
+
+async def test_approvers_guard_every_generation_of_a_ca(world: World, people: People) -> None:
+    assert (await people["alice"].post("/v1/cas/between/rekey", json={})).status_code == 201
+    generations = ("between", "between.2")
+
+    # whichever generation is named
+    answer = await people["alice"].put("/v1/cas/between/approvals", json=POLICY)
+
+    assert (answer.status_code, answer.json()["id"]) == (200, "between")
+    policy = ApprovalPolicy(2, ("alice", "bob", "carol"))
+    for ca_id in generations:
+        assert (await world.ca.get_ca(ca_id)).approvals == policy
+    child = await asked(people["alice"], "POST", "/v1/cas", CHILD)
+    assert child["ca_id"] == "between.2"
+    end = {"required": 0, "of": []}
+    ending = await asked(people["alice"], "PUT", "/v1/cas/between.2/approvals", end)
+    await approved(people, ending, "bob", "carol")
+    done = await people["alice"].put("/v1/cas/between.2/approvals", json=end, headers=using(ending))
+    assert done.status_code == 200
+    for ca_id in generations:
+        assert (await world.ca.get_ca(ca_id)).approvals is None
+    # a generation to come is guarded as this one is
+    await people["alice"].put("/v1/cas/issuing/approvals", json=POLICY)
+    rekey = await asked(people["alice"], "POST", "/v1/cas/issuing/rekey", {})
+    await approved(people, rekey, "bob", "carol")
+    made = await people["alice"].post("/v1/cas/issuing/rekey", json={}, headers=using(rekey))
+    assert made.json()["approvals"] == {**POLICY, "lifetime": "1d"}
 
 
 async def test_a_certificate_across_to_a_guarded_ca_is_guarded_too(

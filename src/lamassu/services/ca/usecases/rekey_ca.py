@@ -113,7 +113,9 @@ class Rekeying:
         now = self._clock.now()
         work = await self._prepare(ca_id, request, now)
         clearance = await self._desk.clearance(demand)
-        await clearance.judge(Operation.REKEY, policies_of([work.old]), basis={})
+        # the CA above signs a CA's certificate, as for a child
+        concerned = [work.parent.authority, work.old] if work.parent else [work.old]
+        await clearance.judge(Operation.REKEY, policies_of(concerned), basis={})
         name = f"ca/{work.plan.new_id}"
         key = await self._keys.find_unused(
             name, work.plan.spec, purpose=KeyPurpose.CA, engine_id=work.plan.engine_id
@@ -302,15 +304,17 @@ class Rekeying:
         now: datetime,
     ) -> None:
         clearance = await self._desk.clearance(demand)
+        concerned: list[CertificationAuthority] = []
         async with self._store.unit() as transaction:
             if work.parent is not None:
-                await _lock_parent(transaction, work.parent.authority, now)
+                concerned = [await _lock_parent(transaction, work.parent.authority, now)]
             old = await transaction.lock_ca(work.old.id)
             if old is None:
                 raise ca_not_found()
             check_may_sign(old, now)
             check_is_newest(old, work.old)
-            await clearance.admit(transaction, Operation.REKEY, policies_of([old]), basis={})
+            guarding = policies_of([*concerned, old])
+            await clearance.admit(transaction, Operation.REKEY, guarding, basis={})
             try:
                 await transaction.insert_ca(
                     made.authority, NewCertificate(made.authority.certificate, created_at=now)
@@ -350,12 +354,13 @@ class Rekeying:
 
 async def _lock_parent(
     transaction: CaTransaction, planned: CertificationAuthority, now: datetime
-) -> None:
+) -> CertificationAuthority:
     parent = await transaction.lock_ca(planned.id)
     if parent is None:
         raise ca_not_found()
     check_may_sign(parent, now)
     check_is_newest(parent, planned)
+    return parent
 
 
 def _cross(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from lamassu.kernel.clock import Clock
-from lamassu.kernel.errors import RuleViolation
+from lamassu.kernel.errors import Conflict, RuleViolation
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.json_patch import Patch
 from lamassu.services.ca.contract import (
@@ -89,20 +89,29 @@ class Amendments:
         demand: Demand | None = None,
     ) -> CertificationAuthority:
         """Set who has to agree, or nobody; by the rule that stands, those who had to until now
-        (security rule 7). Raises `NotFound`, `RuleViolation`, and as `Clearance.admit`."""
+        (security rule 7). It holds for all generations of the CA: whatever names one of them is
+        done under the newest. Raises `NotFound`, `RuleViolation`, `Conflict` (`ca_changed`), and
+        as `Clearance.admit`."""
         if policy is not None:
             await self._desk.check_policy(policy)
         clearance = await self._desk.clearance(demand)
+        line = [one.id for one in await self._store.generations(ca_id)]
         async with self._store.unit() as transaction:
-            previous = await transaction.lock_ca(ca_id)
-            if previous is None:
+            locked = [one for id_ in line if (one := await transaction.lock_ca(id_)) is not None]
+            if not locked:
                 raise ca_not_found()
-            if previous.approvals == policy:
-                return previous
-            await clearance.admit(transaction, Operation.CHANGE_APPROVALS, policies_of([previous]))
-            updated = replace(previous, approvals=policy, version=previous.version + 1)
-            await self._save(transaction, "ca.approvals.update", previous, updated, caller)
-        return updated
+            if locked[-1].successor_id is not None:
+                raise Conflict("the CA has just got a new key; try again", code="ca_changed")
+            others = [one for one in locked if one.approvals != policy]
+            if others:
+                guarding = policies_of(locked)
+                await clearance.admit(transaction, Operation.CHANGE_APPROVALS, guarding)
+            after = {one.id: one for one in locked}
+            for previous in others:
+                updated = replace(previous, approvals=policy, version=previous.version + 1)
+                await self._save(transaction, "ca.approvals.update", previous, updated, caller)
+                after[updated.id] = updated
+        return after[ca_id]
 
     async def patch_certificate_metadata(
         self, serial_number: str, patches: Sequence[Patch], *, caller: Caller
