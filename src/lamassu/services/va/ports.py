@@ -41,6 +41,10 @@ class VaUnit(Protocol):
         """The next CRL number of a locked role; it is never given again."""
         ...
 
+    async def latest_crl(self, ca_ski: str) -> Crl | None:
+        """The newest CRL of a locked role."""
+        ...
+
     async def skip_numbers(self, ca_ski: str, following: int) -> None:
         """The next CRL number of a locked role is at least this one."""
         ...

@@ -145,6 +145,11 @@ class _SqlVaUnit(ServiceUnit):
         )
         return int((await self._connection.execute(query)).scalar_one()) - 1
 
+    async def latest_crl(self, ca_ski: str) -> Crl | None:
+        query = select(crls).where(crls.c.ca_ski == ca_ski).order_by(crls.c.number.desc()).limit(1)
+        row = (await self._connection.execute(query)).one_or_none()
+        return None if row is None else Crl(**row._asdict())
+
     async def skip_numbers(self, ca_ski: str, following: int) -> None:
         await self._connection.execute(
             update(roles)

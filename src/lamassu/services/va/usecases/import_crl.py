@@ -25,7 +25,6 @@ from lamassu.services.ca.contract import (
 from lamassu.services.ceremony.contract import Bundle, is_bundle, parse_bundle
 from lamassu.services.va import rules
 from lamassu.services.va.contract import Crl
-from lamassu.services.va.model import CrlFacts as StoredFacts
 from lamassu.services.va.model import Responder
 from lamassu.services.va.ports import VaStorage, VaUnit
 from lamassu.services.va.usecases.roles import Roles
@@ -139,11 +138,9 @@ class CrlImports:
 
     async def _add_crl(self, unit: VaUnit, crl: Crl, entries: int, caller: Caller) -> bool:
         """Whether it was not here yet. Under the role's lock."""
-        state = await self._storage.find_role(crl.ca_ski)
-        latest: StoredFacts | None = state.latest if state is not None else None
+        latest = await unit.latest_crl(crl.ca_ski)
         if latest is not None and crl.number <= latest.number:
-            stored = await self._storage.find_crl(crl.ca_ski, crl.number)
-            if crl.number == latest.number and stored is not None and stored.der == crl.der:
+            if (crl.number, crl.der) == (latest.number, latest.der):
                 return False
             raise Conflict(
                 f"CRL number {latest.number} is here already; this one has number {crl.number}",
