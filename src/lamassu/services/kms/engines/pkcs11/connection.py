@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
+from ctypes import c_ulong
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,12 +22,13 @@ from pkcs11.exceptions import (
     UserAlreadyLoggedIn,
     UserNotLoggedIn,
 )
-from pkcs11.types import Session, SignMixin, Token
+from pkcs11.types import Session, Token
 
 from lamassu.services.kms.contract import KeyAlgorithm
 from lamassu.services.kms.engines.pkcs11 import mechanisms
 from lamassu.services.kms.engines.pkcs11.errors import LOST, translate
-from lamassu.services.kms.engines.pkcs11.module import Module, load_module
+from lamassu.services.kms.engines.pkcs11.functions import Desk
+from lamassu.services.kms.engines.pkcs11.module import Module, load_module, session_handle
 from lamassu.services.kms.engines.pkcs11.pins import RefusedPins, TokenName
 from lamassu.services.kms.ports import EngineDown, EngineRefused
 
@@ -68,9 +70,10 @@ class Seat:
 
     session: Session
     connection: Connection
-    keys: dict[str, SignMixin] = field(default_factory=dict)
+    desk: Desk
+    keys: dict[str, c_ulong] = field(default_factory=dict)
 
-    def remember(self, key_id: str, key: SignMixin) -> None:
+    def remember(self, key_id: str, key: c_ulong) -> None:
         """Keep a handle, so that a signature needs no search."""
         if len(self.keys) >= HANDLES_KEPT:
             self.keys.clear()
@@ -166,7 +169,7 @@ class Connection:
                 self._open -= 1
                 self._condition.notify()
             raise
-        return Seat(session, self)
+        return Seat(session, self, Desk(session_handle(session)))
 
     def _settle_for_fewer(self) -> None:
         """The token allows fewer sessions than are configured: go on with those that we have."""

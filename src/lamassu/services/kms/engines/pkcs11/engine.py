@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from ctypes import c_ulong
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import cast
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pkcs11.constants import Attribute
 from pkcs11.exceptions import PKCS11Error
-from pkcs11.types import Object, SignMixin
+from pkcs11.types import Object
 from pkcs11.types import PrivateKey as PrivateObject
 
 from lamassu.kernel.clock import Clock, SystemClock
@@ -27,6 +28,7 @@ from lamassu.services.kms.contract import Engine, KeyPurpose, KeySpec
 from lamassu.services.kms.engines.pkcs11 import mechanisms, objects, templates
 from lamassu.services.kms.engines.pkcs11.connection import Seat, TokenSettings, check_login
 from lamassu.services.kms.engines.pkcs11.errors import LOST, NOT_TAKEN, STALE
+from lamassu.services.kms.engines.pkcs11.functions import key_handle
 from lamassu.services.kms.engines.pkcs11.mechanisms import Recipe
 from lamassu.services.kms.engines.pkcs11.module import set_environment
 from lamassu.services.kms.engines.pkcs11.objects import Name, Pair, Unreadable
@@ -147,12 +149,12 @@ class Pkcs11Engine:
         key = seat.keys.get(key_id)
         if key is not None:
             try:
-                return signature_of(key, recipe, data)
+                return signature_of(seat, key, recipe, data)
             except STALE:
                 del seat.keys[key_id]
-        key = signing(self._get(seat, key_id, purpose).private, key_id)
+        key = handle_of(self._get(seat, key_id, purpose).private)
         seat.remember(key_id, key)
-        return signature_of(key, recipe, data)
+        return signature_of(seat, key, recipe, data)
 
     def _get(self, seat: Seat, key_id: str, purpose: KeyPurpose) -> Pair:
         """Raises `Unavailable`: `key_lost`, `key_damaged`."""
@@ -197,7 +199,7 @@ class Pkcs11Engine:
                     one.destroy()
             raise
         self._date(public)
-        seat.remember(made.key_id, signing(private, made.key_id))
+        seat.remember(made.key_id, handle_of(private))
         return made
 
     def _take_in(self, seat: Seat, key: PrivateKey, spec: KeySpec, purpose: KeyPurpose) -> MadeKey:
@@ -277,20 +279,16 @@ class _Signer:
         return self.sign_digest(message, scheme)
 
 
-def signing(key: PrivateObject, key_id: str) -> SignMixin:
-    if not isinstance(key, SignMixin):
-        raise Unavailable(f"the token does not let key {key_id} sign", code="key_damaged")
-    return key
+def handle_of(key: PrivateObject) -> c_ulong:
+    """A key of the token, as `signature_of` takes it."""
+    handle = key.handle
+    assert handle is not None  # the library gave one
+    return key_handle(handle)
 
 
-def signature_of(key: SignMixin, recipe: Recipe, data: bytes) -> bytes:
-    made: bytes = key.sign(
-        data,
-        mechanism=recipe.mechanism,
-        mechanism_param=recipe.parameter,
-        buffer_size=recipe.longest,
-    )
-    return made
+def signature_of(seat: Seat, key: c_ulong, recipe: Recipe, data: bytes) -> bytes:
+    """What the token makes of prepared data. Raises as the library."""
+    return seat.connection.module.sign(seat.desk, key, recipe.reference, data)
 
 
 def _made(public_key: bytes) -> MadeKey:

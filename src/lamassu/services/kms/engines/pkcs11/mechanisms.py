@@ -12,6 +12,7 @@ from pkcs11.types import Slot
 
 from lamassu.kernel.errors import RuleViolation
 from lamassu.services.kms.contract import KeyAlgorithm
+from lamassu.services.kms.engines.pkcs11.functions import Reference, mechanism_reference
 from lamassu.services.kms.model import SCHEMES, Padding, SignatureScheme
 
 RSA_SIZES = (2048, 3072, 4096)
@@ -46,9 +47,9 @@ class Recipe:
 
     mechanism: Mechanism
     parameter: Parameter
+    reference: Reference  # both, as the library takes them
     prepare: Octets
     finish: Octets
-    longest: int  # bytes of the token's output at most
 
 
 def _as_it_is(data: bytes) -> bytes:
@@ -66,17 +67,25 @@ def _ecdsa_der(pair: bytes) -> bytes:
 def recipe(scheme: SignatureScheme, size: int) -> Recipe:
     """How a key of `size` bits signs by this scheme."""
     if scheme.hash is None:
-        return Recipe(Mechanism.EDDSA, None, _as_it_is, _as_it_is, 256)
+        return _recipe(Mechanism.EDDSA, None)
     if scheme.algorithm is KeyAlgorithm.ECDSA:
         # FIPS 186-5 §6.4.1: leftmost bits of a digest longer than the order; not every token cuts
         octets = (size + 7) // 8
-        return Recipe(Mechanism.ECDSA, None, lambda digest: digest[:octets], _ecdsa_der, 256)
+        return _recipe(Mechanism.ECDSA, None, lambda digest: digest[:octets], _ecdsa_der)
     name = scheme.hash.name
     if scheme.padding is Padding.PSS:
-        parameter = PSS_PARAMETERS[name]
-        return Recipe(Mechanism.RSA_PKCS_PSS, parameter, _as_it_is, _as_it_is, size // 8)
-    prefix = DIGEST_INFO[name]
-    return Recipe(Mechanism.RSA_PKCS, None, prefix.__add__, _as_it_is, size // 8)
+        return _recipe(Mechanism.RSA_PKCS_PSS, PSS_PARAMETERS[name])
+    return _recipe(Mechanism.RSA_PKCS, None, DIGEST_INFO[name].__add__)
+
+
+def _recipe(
+    mechanism: Mechanism,
+    parameter: Parameter,
+    prepare: Octets = _as_it_is,
+    finish: Octets = _as_it_is,
+) -> Recipe:
+    reference = mechanism_reference(mechanism, parameter)
+    return Recipe(mechanism, parameter, reference, prepare, finish)
 
 
 def recipes(algorithm: KeyAlgorithm, size: int) -> Mapping[str, Recipe]:

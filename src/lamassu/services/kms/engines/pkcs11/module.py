@@ -22,24 +22,20 @@ from typing import Final, Protocol
 from weakref import WeakSet
 
 from pkcs11 import _pkcs11
-from pkcs11.exceptions import (
-    AnotherUserAlreadyLoggedIn,
-    PinIncorrect,
-    PinInvalid,
-    PinLenRange,
-    PinLocked,
-    PKCS11Error,
-    SessionHandleInvalid,
-    TokenNotPresent,
-    UserAlreadyLoggedIn,
-    UserPinNotInitialized,
-)
+from pkcs11.exceptions import PKCS11Error
 from pkcs11.types import Session
 
+from lamassu.services.kms.engines.pkcs11.functions import (
+    CKR_OK,
+    InitializeArguments,
+    SessionInfo,
+    Signing,
+    check,
+    load_functions,
+)
 from lamassu.services.kms.ports import EngineDown, EngineRefused
 
 # PKCS #11 v2.40: return values (§5.1), flags and states (pkcs11t.h)
-CKR_OK = 0x000
 CKR_CANT_LOCK = 0x00A
 CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191
 CKF_OS_LOCKING_OK = 0x002
@@ -47,74 +43,6 @@ CKU_SO = 0
 CKU_USER = 1
 USER_STATES: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
 LONGEST_TURN = 10.0  # seconds
-# C_Login's answers that are told apart; names of the others are not needed
-LOGIN_ERRORS: Mapping[int, type[PKCS11Error]] = {
-    0x0A0: PinIncorrect,
-    0x0A1: PinInvalid,
-    0x0A2: PinLenRange,
-    0x0A4: PinLocked,
-    0x0B3: SessionHandleInvalid,
-    0x0E0: TokenNotPresent,
-    0x100: UserAlreadyLoggedIn,
-    0x104: AnotherUserAlreadyLoggedIn,
-    0x102: UserPinNotInitialized,
-}
-
-
-class _InitializeArguments(ctypes.Structure):
-    """CK_C_INITIALIZE_ARGS."""
-
-    _fields_ = (
-        ("create_mutex", ctypes.c_void_p),
-        ("destroy_mutex", ctypes.c_void_p),
-        ("lock_mutex", ctypes.c_void_p),
-        ("unlock_mutex", ctypes.c_void_p),
-        ("flags", ctypes.c_ulong),
-        ("reserved", ctypes.c_void_p),
-    )
-
-
-class _SessionInfo(ctypes.Structure):
-    """CK_SESSION_INFO."""
-
-    _fields_ = (
-        ("slot_id", ctypes.c_ulong),
-        ("state", ctypes.c_ulong),
-        ("flags", ctypes.c_ulong),
-        ("device_error", ctypes.c_ulong),
-    )
-
-
-class _Functions(ctypes.Structure):
-    """The head of CK_FUNCTION_LIST: what is called here without the binding."""
-
-    _fields_ = (
-        ("version", ctypes.c_ubyte * 2),
-        ("C_Initialize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
-        ("C_Finalize", ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_void_p)),
-        ("between", ctypes.c_void_p * 13),
-        (
-            "C_GetSessionInfo",
-            ctypes.CFUNCTYPE(ctypes.c_ulong, ctypes.c_ulong, ctypes.POINTER(_SessionInfo)),
-        ),
-        ("operation_state", ctypes.c_void_p * 2),
-        (
-            "C_Login",
-            ctypes.CFUNCTYPE(
-                ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_ulong
-            ),
-        ),
-    )
-
-
-def _functions(path: Path) -> _Functions:
-    """Raises `OSError` (the library cannot be loaded) and `AttributeError` (it is another kind)."""
-    library = ctypes.CDLL(str(path))
-    listed = ctypes.POINTER(_Functions)()
-    answer = library.C_GetFunctionList(ctypes.byref(listed))
-    if answer != CKR_OK:
-        raise OSError(f"C_GetFunctionList answered {answer:#x}")
-    return listed.contents
 
 
 class _OneAtATime:
@@ -165,7 +93,8 @@ class Module:
     def __init__(self, path: Path, env: Mapping[str, str]) -> None:
         self.path = path
         self._env = dict(env)
-        self._functions = _functions(path)
+        self._functions = load_functions(path)
+        self.sign = Signing(self._functions)
         self._serialised = not self._initialize()
         self._started = True
         self.calling: AbstractContextManager[object] = (
@@ -221,19 +150,20 @@ class Module:
         Not by the binding: its sessions log everybody out when they are closed. Raises as it.
         """
         user = CKU_SO if security_officer else CKU_USER
-        answer = self._functions.C_Login(_handle(session), user, pin, len(pin))
-        if answer != CKR_OK:
-            raise LOGIN_ERRORS.get(answer, PKCS11Error)(f"C_Login answered {answer:#x}")
+        handle, length = ctypes.c_ulong(session_handle(session)), ctypes.c_ulong(len(pin))
+        check("C_Login", self._functions.C_Login(handle, ctypes.c_ulong(user), pin, length))
 
     def is_logged_in(self, session: Session) -> bool:
         """Whether this session is the user's now. A session that is none any more is not."""
-        info = _SessionInfo()
-        answer = self._functions.C_GetSessionInfo(_handle(session), ctypes.byref(info))
+        info = SessionInfo()
+        answer = self._functions.C_GetSessionInfo(
+            ctypes.c_ulong(session_handle(session)), ctypes.byref(info)
+        )
         return answer == CKR_OK and info.state in USER_STATES
 
     def _initialize(self) -> bool:
         """Whether threads may call it at once."""
-        arguments = _InitializeArguments(flags=CKF_OS_LOCKING_OK)
+        arguments = InitializeArguments(flags=CKF_OS_LOCKING_OK)
         answer = self._functions.C_Initialize(ctypes.byref(arguments))
         if answer == CKR_OK:
             return True
@@ -249,7 +179,8 @@ class Module:
         return False
 
 
-def _handle(session: Session) -> int:
+def session_handle(session: Session) -> int:
+    """What the library calls it."""
     return int(session.handle)  # type: ignore[attr-defined]  # not in the binding's stubs
 
 

@@ -41,8 +41,8 @@ from lamassu.services.kms.engines.pkcs11.connection import Seat, TokenSettings, 
 from lamassu.services.kms.engines.pkcs11.engine import (
     Pkcs11Engine,
     find_named,
+    handle_of,
     signature_of,
-    signing,
 )
 from lamassu.services.kms.engines.pkcs11.objects import Name
 from lamassu.services.kms.engines.pkcs11.pins import RefusedPins
@@ -191,7 +191,7 @@ class WrappingEngine(Pkcs11Engine):
         challenge = secrets.token_bytes(32)
         digest = sha256(challenge).digest() if scheme.hash is not None else challenge
         signature = recipe.finish(
-            signature_of(signing(private, wrapped.key_id), recipe, recipe.prepare(digest))
+            signature_of(seat, handle_of(private), recipe, recipe.prepare(digest))
         )
         if not signature_holds(wrapped.public_key, scheme, challenge, MessageType.RAW, signature):
             raise RuleViolation(
