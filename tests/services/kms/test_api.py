@@ -469,7 +469,7 @@ async def test_keys_are_listed_filtered_and_paged(api: httpx.AsyncClient) -> Non
     "field",
     [
         *("key_id", "engine_id", "has_private_key", "algorithm", "size", "public_key"),
-        *("creation_ts", "name", "tags"),
+        *("creation_ts", "name", "tags", "origin"),
     ],
 )
 async def test_every_field_sorts_page_by_page(
@@ -518,10 +518,17 @@ async def test_every_field_filters(api: httpx.AsyncClient) -> None:
         "size[ge]256",
         "has_private_key[eq]true",
         "creation_ts[af]2020-01-01",
+        "origin[eq]generated",
     ):
         listed = (await api.get("/v1/keys", params={"filter": text})).json()["list"]
         assert len(listed) == 2, text
-    for text in ("name[eq]%", "name[ct]_", "tags[ct]blu", "creation_ts[bf]2020-01-01"):
+    for text in (
+        "name[eq]%",
+        "name[ct]_",
+        "tags[ct]blu",
+        "creation_ts[bf]2020-01-01",
+        "origin[ne]generated",
+    ):
         listed = (await api.get("/v1/keys", params={"filter": text})).json()["list"]
         assert listed == [], text
     refused = await api.get("/v1/keys", params={"filter": "metadata[jsonpath]$.a == 1"})

@@ -131,6 +131,7 @@ COLUMNS: Mapping[str, ColumnElement[object]] = {
     "name": keys.c.name,
     "tags": keys.c.tags,
     "metadata": keys.c.metadata,
+    "origin": keys.c.origin,
 }
 
 

@@ -9,7 +9,7 @@ from lamassu.platform.http import Access, Call, Route, json_answer, page_answer
 from lamassu.platform.http.authorization import check_may
 from lamassu.platform.http.wire import JsonPatches
 from lamassu.services.kms import rules
-from lamassu.services.kms.contract import Key, KeyPurpose, engine_document
+from lamassu.services.kms.contract import Key, KeyOrigin, KeyPurpose, engine_document
 from lamassu.services.kms.http.bodies import (
     CreateKey,
     EngineAnswer,
@@ -52,8 +52,12 @@ FIELDS = Filterable(
         "name": FieldType.STRING,
         "tags": FieldType.STRING_ARRAY,
         "metadata": FieldType.JSON,
+        "origin": FieldType.ENUM,
     },
-    choices={"has_private_key": ["true", "false"]},
+    choices={
+        "has_private_key": ["true", "false"],
+        "origin": [origin.value for origin in KeyOrigin],
+    },
 )
 
 

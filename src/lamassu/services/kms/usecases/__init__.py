@@ -311,8 +311,11 @@ class KmsService:
         return await verify_message(await self.get_named(identifier), message, signature)
 
     async def delete_named(self, identifier: str, *, caller: Caller) -> None:
-        """Delete a general key. Raises `Conflict` (`key_in_use`) for a CA's."""
+        """Delete a general key that nothing needs. Raises `Conflict` (`key_in_use`), and
+        `Unavailable`, with nothing changed, while its engine cannot destroy it."""
         key = await self.get_named(identifier)
+        rules.check_deletable(key)
+        await self._engines.holding(key.engine_id).check()
         await self._delete(key, identifier, rules.check_deletable, caller)
 
     async def describe_named(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lamassu.kernel.errors import Unavailable
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.kms import rules
@@ -23,7 +24,8 @@ async def delete_key(
 ) -> None:
     """Remove what `judge` lets go, judged under the row's lock. Raises `NotFound`.
 
-    A crash between the two steps leaves a key without a row, which the sweep at start removes.
+    A crash between the two steps leaves a key without a row, which the sweep at start sets
+    aside; an engine that failed there is told of by `Unavailable` (`key_left_in_engine`).
     """
     subject = f"kms/{key_id}"
     async with storage.unit() as unit:
@@ -37,4 +39,11 @@ async def delete_key(
             unit.emit(Event("kms.delete", subject, key.version + 1, data, caller))
         detail = {"purpose": key.purpose.value, "name": key.name}
         unit.audit(AuditRecord("kms.delete", subject, caller, detail=detail))
-    await engines.holding(key.engine_id).delete(key_id)
+    try:
+        await engines.holding(key.engine_id).delete(key_id)
+    except Unavailable as error:
+        raise Unavailable(
+            f"the key is deleted here and signs no more, but engine {key.engine_id} still has it"
+            f" ({error.text}); destroy it there, or it is set aside at a later start",
+            code="key_left_in_engine",
+        ) from error
