@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 Handler = Callable[[StoredEvent], Awaitable[None]]
 BatchHandler = Callable[[Sequence[StoredEvent]], Awaitable[None]]
 
-BATCH = 100
+BATCH = 200
 """Events read at once; so many may be told again after a crash."""
 STRIDE = 1000
 """Positions of no interest after which the cursor is saved anyway."""

@@ -21,6 +21,12 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 """Records moved in one transaction."""
+MANY = 50
+"""Records at once that tell of a busy service, whose records then wait for company longer."""
+GATHER = 0.2
+GATHER_WHEN_BUSY = 0.6
+"""Seconds. Each round costs its sequencer and its consumers a few transactions, many or few as
+the records are; a record has its place within a second all the same."""
 
 
 class Sequencer:
@@ -37,16 +43,14 @@ class Sequencer:
         *,
         on_moved: Callable[[str], None] = lambda service: None,
         interval: float = 1.0,
-        gather: float = 0.2,
     ) -> None:
-        """Polls each `interval` seconds; once woken it waits `gather`, so that one transaction
+        """Polls each `interval` seconds; once woken it waits a little, so that one transaction
         moves what many left."""
         self.service = service
         self.moved = 0
         self._database = database
         self._statements = _Statements(service)
         self._on_moved = on_moved
-        self._gather = gather
         self._pulse = Pulse(interval)
         self._turn = asyncio.Lock()
 
@@ -61,8 +65,9 @@ class Sequencer:
     async def run(self) -> None:
         """Move records until told to stop; a database that is away is waited for."""
         while not self._pulse.stopping:
+            moved = 0
             try:
-                await self.drain()
+                moved = await self.drain()
             except LamassuError as error:
                 log.warning("sequencer_waits", service=self.service, error=error.text)
                 await self._pulse.pause(1.0)
@@ -70,7 +75,7 @@ class Sequencer:
                 log.exception("sequencer_failed", service=self.service)
                 await self._pulse.pause(1.0)
             await self._pulse.beat()
-            await self._pulse.pause(self._gather)
+            await self._pulse.pause(GATHER_WHEN_BUSY if moved >= MANY else GATHER)
 
     async def drain(self) -> int:
         """Move everything that was committed before the call; how many it moved."""

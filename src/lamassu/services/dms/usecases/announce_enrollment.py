@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.identity import Caller, system_caller
 from lamassu.kernel.records import AuditRecord, Event, Json, StoredEvent
-from lamassu.services.ca.contract import Authorities, Certificate, certificate_document, pem_text
+from lamassu.services.ca.contract import Authorities, Certificate, certificate_document
 from lamassu.services.devices.contract import BindMode
 from lamassu.services.dms.model.dms import Dms
 from lamassu.services.dms.model.documents import dms_document
@@ -39,6 +39,7 @@ class _Enrollment:
     identity: _NewIdentity
     certificate: Certificate
     dms: Dms
+    dms_document: Json
     version: int
 
 
@@ -75,12 +76,14 @@ class EnrollmentAnnouncer:
             [identity.serial_number for _, identity in news]
         )
         enrollments: list[_Enrollment] = []
+        documents: dict[str, Json] = {}  # of DMSs: a batch tells of few
         for version, identity in news:
             certificate = certificates.get(identity.serial_number)
             dms = await self._find_dms(certificate, identity.device_id)
             if certificate is not None and dms is not None:
                 await self._retire_previous(identity, dms, caller)
-                enrollments.append(_Enrollment(identity, certificate, dms, version))
+                document = documents.get(dms.id) or documents.setdefault(dms.id, dms_document(dms))
+                enrollments.append(_Enrollment(identity, certificate, dms, document, version))
         if not enrollments:
             return
         async with self._store.unit() as unit:
@@ -126,12 +129,13 @@ class EnrollmentAnnouncer:
     def _events(self, one: _Enrollment, caller: Caller) -> tuple[Event, Event]:
         identity, certificate, dms = one.identity, one.certificate, one.dms
         enrolled = journal.REENROLL if identity.mode is BindMode.RENEWED else journal.ENROLL
+        document = certificate_document(certificate, self._clock.now())
         return (
             Event(
                 enrolled,
                 f"dms/{dms.id}",
                 dms.version,
-                {"certificate": pem_text(certificate.der), "aps": dms.id},
+                {"certificate": document["certificate"], "aps": dms.id},
                 caller,
             ),
             Event(
@@ -139,8 +143,8 @@ class EnrollmentAnnouncer:
                 f"device/{identity.device_id}",
                 one.version,
                 {
-                    "certificate": certificate_document(certificate, self._clock.now()),
-                    "dms": dms_document(dms),
+                    "certificate": document,
+                    "dms": one.dms_document,
                     "device": identity.device,
                 },
                 caller,
