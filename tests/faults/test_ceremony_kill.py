@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,3 +89,45 @@ def test_a_ceremony_killed_before_any_line_makes_one_key(
             break
     assert number > 15
     assert found_again == 1  # the run that died between the token and the transcript
+
+
+@pytest.mark.parametrize("writes", range(5))
+def test_a_key_that_the_token_was_still_naming_is_the_one_that_is_used(
+    tmp_path: Path, new_token: Callable[[int], Token], writes: int
+) -> None:
+    token = new_token(writes)
+    room = Room(tmp_path / "ceremony", None)  # type: ignore[arg-type]
+    answers = room.answers()
+
+    assert in_a_process(partial(hold_while_naming, room, token, answers, kill_after=writes))
+    assert len(private_keys(token)) == 1
+    assert not in_a_process(partial(hold, room, token, answers, kill_at=0))
+
+    [private] = private_keys(token)
+    made = next(
+        line for line in parse_transcript(room.transcript).lines if "public_key" in line.facts
+    )
+    assert made.facts["found_after_interruption"] is True
+    assert private["ID"] == made.facts["key_id"]
+    assert parse_bundle(room.bundle()).crl is not None
+
+
+def hold_while_naming(room: Room, token: Token, answers: Answers, *, kill_after: int) -> None:
+    """As `hold`, but killed after so many of the four attributes that name a pair."""
+    from pkcs11.constants import Attribute
+
+    from lamassu.services.kms.engines.pkcs11 import objects
+
+    written = 0
+
+    def give_name(one: Any, name: objects.Name) -> None:
+        nonlocal written
+        values = ((Attribute.ID, bytes.fromhex(name.key_id)), (Attribute.LABEL, name.label))
+        for attribute, value in values:
+            if written == kill_after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            one[attribute] = value
+            written += 1
+
+    objects.give_name = give_name
+    hold(room, token, answers, kill_at=5)  # the line that tells of the key

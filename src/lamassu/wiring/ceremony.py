@@ -21,7 +21,7 @@ from lamassu.services.ceremony.model import EngineFacts
 from lamassu.services.ceremony.storage import DirectoryLedger
 from lamassu.services.ceremony.usecases import Ceremony
 from lamassu.services.kms.contract import KeyPurpose, KeySpec
-from lamassu.services.kms.ports import CryptoEngine, ListsKeys
+from lamassu.services.kms.ports import CryptoEngine, ListsKeys, NamesLeftovers
 from lamassu.wiring.engines import open_engines
 
 T = TypeVar("T")
@@ -61,7 +61,13 @@ class TokenKeys:
             )
 
     async def held(self) -> Sequence[str]:
-        return await asyncio.to_thread(lambda: self._lists.key_ids(made_before=_ANY_TIME))
+        """Keys too whose making was cut off in the token itself: a ceremony has it to itself."""
+        return await asyncio.to_thread(self._held)
+
+    def _held(self) -> Sequence[str]:
+        if isinstance(self._engine, NamesLeftovers):
+            self._engine.name_leftovers(purpose=KeyPurpose.CA)
+        return self._lists.key_ids(made_before=_ANY_TIME)
 
     async def make(self, spec: KeySpec) -> str:
         made = await asyncio.to_thread(lambda: self._engine.generate(spec, purpose=KeyPurpose.CA))

@@ -109,6 +109,16 @@ class ListsKeys(Protocol):
 
 
 @runtime_checkable
+class NamesLeftovers(Protocol):
+    """An engine in which the making of a key can be cut off before the key has its id."""
+
+    def name_leftovers(self, *, purpose: KeyPurpose) -> Sequence[str]:
+        """Finish such keys of this purpose, so that `key_ids` lists them; their ids. Only for
+        who has the store to itself: another process may be about to do so."""
+        ...
+
+
+@runtime_checkable
 class TakesInKeys(Protocol):
     """An engine in which a key made elsewhere can be kept."""
 

@@ -29,6 +29,7 @@ from lamassu.services.kms.engines.pkcs11 import mechanisms, objects, templates
 from lamassu.services.kms.engines.pkcs11.connection import Seat, TokenSettings, check_login
 from lamassu.services.kms.engines.pkcs11.errors import LOST, NOT_TAKEN, STALE
 from lamassu.services.kms.engines.pkcs11.functions import key_handle
+from lamassu.services.kms.engines.pkcs11.leftovers import name_leftovers
 from lamassu.services.kms.engines.pkcs11.mechanisms import Recipe
 from lamassu.services.kms.engines.pkcs11.module import set_environment
 from lamassu.services.kms.engines.pkcs11.objects import Name, Pair, Unreadable
@@ -127,6 +128,9 @@ class Pkcs11Engine:
                 if not name.aside and _made_by(day, now) <= made_before
             ]
         )
+
+    def name_leftovers(self, *, purpose: KeyPurpose) -> Sequence[str]:
+        return self._link.run(lambda seat: name_leftovers(seat.session, purpose))
 
     def set_aside(self, key_id: str) -> None:
         """Only its label says so: another installation that shares the token may need it."""
