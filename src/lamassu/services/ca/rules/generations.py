@@ -30,8 +30,8 @@ def check_has_key_here(authority: CertificationAuthority) -> None:
     """Only who has both keys can vouch in both directions. Raises `NotFound`."""
     if not authority.key_id:
         raise NotFound(
-            f"the key of {authority.id} is offline: rekey it at a ceremony"
-            " (lamassu ceremony), and import what was signed",
+            f"the key of {authority.id}, which has to sign, is offline; make a new CA under it"
+            " instead: lamassu ca create --external-root, then lamassu ceremony",
             code="ca_key_offline",
         )
 

@@ -1,0 +1,171 @@
+"""A CA's next generation: made whole or not at all, and what was cut off goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+
+from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
+from lamassu.kernel.listing import Filter, ListQuery, Operator
+from lamassu.services.ca.contract import (
+    CertificateStatus,
+    CertificationAuthority,
+    IssuanceProfile,
+    RevocationReason,
+)
+from lamassu.services.ca.model import RekeyRequest, StatusChange
+from lamassu.services.kms.contract import KeyPurpose
+
+from .world import ALICE, DEVICE_PROFILE, World
+
+
+@pytest.fixture
+async def root(world: World) -> CertificationAuthority:
+    await world.profile()
+    return await world.root()
+
+
+def loaded(ca: CertificationAuthority) -> x509.Certificate:
+    return x509.load_der_x509_certificate(ca.certificate.der)
+
+
+async def keys_named(world: World, name: str) -> list[str]:
+    page = await world.kms.list_keys(ListQuery(filters=[Filter("name", Operator.EQ, name)]))
+    return [key.key_id for key in page.items]
+
+
+async def rekeyed(world: World, ca_id: str = "root") -> CertificationAuthority:
+    return await world.ca.rekey_ca(ca_id, RekeyRequest(), caller=ALICE)
+
+
+async def test_the_next_generation_takes_over_what_names_the_ca(
+    world: World, root: CertificationAuthority
+) -> None:
+    before = await world.issue(ca_id=root.id)
+
+    following = await rekeyed(world, root.id)
+    after = await world.issue(ca_id=root.id)
+
+    assert (following.id, following.first_generation) == (f"{root.id}.2", root.id)
+    assert (before.issuer_ca_id, after.issuer_ca_id) == (root.id, following.id)
+    loaded_after = x509.load_der_x509_certificate(after.der)
+    loaded_after.verify_directly_issued_by(loaded(following))
+    line = await world.ca.generations_of(root.id)
+    assert [one.id for one in line] == [root.id, following.id]
+    assert await world.ca.generations_of(following.id) == line
+    assert [one.id for one in await world.ca.path_of(root.id)] == [following.id]
+
+
+async def test_each_key_certifies_the_other_for_as_long_as_both_last(
+    world: World, root: CertificationAuthority
+) -> None:
+    world.clock.advance(timedelta(days=30))
+    following = await rekeyed(world, root.id)
+
+    across = [
+        x509.load_der_x509_certificate(der)
+        for der in await world.ca.cross_certificates_of(following.id)
+    ]
+
+    old, new = loaded(root), loaded(following)
+    [new_with_old] = [one for one in across if one.public_key() == new.public_key()]
+    [old_with_new] = [one for one in across if one.public_key() == old.public_key()]
+    new_with_old.verify_directly_issued_by(old)
+    old_with_new.verify_directly_issued_by(new)
+    for one in across:
+        assert one.subject == one.issuer == old.subject
+        assert one.not_valid_after_utc == min(old.not_valid_after_utc, new.not_valid_after_utc)
+    assert old_with_new.not_valid_before_utc == old.not_valid_before_utc
+
+
+async def test_a_dry_run_changes_nothing(world: World, root: CertificationAuthority) -> None:
+    footprint = await world.count()
+
+    plan = await world.ca.plan_rekey(root.id, RekeyRequest("software", "ECDSA", 384))
+
+    assert (plan.new_id, plan.spec.size, plan.signed_by) == ("root.2", 384, "root.2")
+    assert await world.count() == footprint
+
+
+async def test_a_rekey_that_was_cut_off_uses_the_key_that_it_made(
+    world: World, root: CertificationAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*_: object, **__: object) -> None:
+        raise Unavailable("the database is gone", code="database_down")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(world.ca._rekeying, "_store_all", lost)
+        with pytest.raises(Unavailable):
+            await rekeyed(world, root.id)
+    assert [one.id for one in await world.ca.generations_of(root.id)] == [root.id]
+    [made] = await keys_named(world, "ca/root.2")
+
+    following = await rekeyed(world, root.id)
+
+    assert await keys_named(world, "ca/root.2") == [made] == [following.key_id]
+
+
+async def test_of_two_at_once_one_wins_and_the_other_leaves_nothing(
+    world: World, root: CertificationAuthority
+) -> None:
+    outcomes = await asyncio.gather(
+        rekeyed(world, root.id), rekeyed(world, root.id), return_exceptions=True
+    )
+
+    won = [one for one in outcomes if isinstance(one, CertificationAuthority)]
+    lost = [one for one in outcomes if isinstance(one, LamassuError)]
+    assert (len(won), len(lost)) in ((1, 1), (2, 0))  # one after the other is fine, too
+    assert all(isinstance(one, Conflict) for one in lost)
+    line = await world.ca.generations_of(root.id)
+    assert len(line) == 1 + len(won)
+    assert line[-1].successor_id is None
+    key = await world.kms.get(line[-1].key_id, purpose=KeyPurpose.CA)
+    assert key.bindings
+
+
+async def test_issuance_that_races_a_rekey_is_signed_by_the_issuer_it_names(
+    world: World, root: CertificationAuthority
+) -> None:
+    async def issue_some() -> list[tuple[str, bytes]]:
+        issued = []
+        for _ in range(12):
+            certificate = await world.issue(ca_id=root.id)
+            issued.append((certificate.issuer_ca_id, certificate.der))
+        return issued
+
+    several, following = await asyncio.gather(issue_some(), rekeyed(world, root.id))
+    several += await issue_some()
+
+    issuers = {root.id: loaded(root), following.id: loaded(following)}
+    for ca_id, der in several:
+        x509.load_der_x509_certificate(der).verify_directly_issued_by(issuers[ca_id])
+    assert {ca_id for ca_id, _ in several[12:]} == {following.id}
+
+
+async def test_a_profile_for_this_ca_holds_for_all_its_generations(
+    world: World, root: CertificationAuthority
+) -> None:
+    bound = IssuanceProfile(
+        id="bound", name="Bound", ca_id=root.id, validity=DEVICE_PROFILE.validity,
+        honor_subject=True, key_usage=("DigitalSignature",), extended_key_usages=("ClientAuth",),
+    )  # fmt: skip
+    await world.ca.create_profile(bound, caller=ALICE)
+    await rekeyed(world, root.id)
+
+    issued = await world.issue(ca_id=root.id, profile_id="bound")
+
+    assert issued.issuer_ca_id == f"{root.id}.2"
+
+
+async def test_a_revoked_ca_gets_no_new_key(world: World, root: CertificationAuthority) -> None:
+    revoked = StatusChange(CertificateStatus.REVOKED, RevocationReason.CA_COMPROMISE)
+    await world.ca.change_ca_status(root.id, revoked, caller=ALICE)
+    footprint = await world.count()
+
+    with pytest.raises(RuleViolation):
+        await rekeyed(world, root.id)
+
+    assert await world.count() == footprint
