@@ -114,6 +114,7 @@ def openssl_rate(name: str, *, cores: int, seconds: float) -> float | None:
 def measure(kind: str, stand: Stand, seconds: float, names: list[str]) -> None:
     """One engine's table."""
     engine: CryptoEngine = stand.engine()
+    engine.check()  # a token says only then what it can
     facts = engine.facts()
     print(f"\n{kind}: {facts.provider} {facts.name}, {engine.limits.workers} at once", flush=True)
     print(

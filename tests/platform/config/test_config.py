@@ -466,3 +466,48 @@ def test_an_edges_file_loads(write: Write) -> None:
     assert settings.est is not None
     assert settings.est.upstream == "https://inside:8444"
     assert settings.http.port == 9443
+
+
+PKCS11 = """
+crypto_engines:
+  pkcs11:
+    - {{id: a, token: t, pin: {pin}, module_path: m, module_extra_options: {{env: {{{env}}}}}}}
+"""
+
+
+@pytest.mark.parametrize("mode", ["production", "development"])
+def test_a_pin_in_clear_is_refused_in_every_mode(write: Write, mode: str) -> None:
+    with pytest.raises(ConfigurationFaults) as raised:
+        load(write(f"mode: {mode}" + PKCS11.format(pin="'123498'", env="")))
+
+    assert "crypto_engines.pkcs11[0].pin" in raised.value.text
+    assert "${VARIABLE}" in raised.value.text
+    assert "123498" not in raised.value.text
+
+
+def test_a_pin_comes_from_a_variable_or_a_file(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HSM_PIN", "0123")
+    (tmp_path / "pin").write_text("0456\n")
+    for reference, pin in (("${HSM_PIN}", "0123"), (f"${{file:{tmp_path / 'pin'}}}", "0456")):
+        settings = load(write(PKCS11.format(pin=f"'{reference}'", env="")))
+        assert settings.crypto_engines.pkcs11[0].pin.get_secret_value() == pin
+
+
+def test_a_librarys_variables_keep_their_case_and_have_one_value(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HSM_PIN", "0123")
+    pin = "'${HSM_PIN}'"
+    settings = load(write(PKCS11.format(pin=pin, env="SoftHSM2_conf: /x, B: y")))
+    env = settings.crypto_engines.pkcs11[0].module_extra_options.env
+    assert env == {"SoftHSM2_conf": "/x", "B": "y"}
+
+    second = "    - {id: b, token: u, pin: '${HSM_PIN}', module_path: m,\n"
+    second += "       module_extra_options: {env: {B: z}}}\n  default_id: a\n"
+    with pytest.raises(ConfigurationFaults) as raised:
+        load(write(PKCS11.format(pin=pin, env="B: y") + second))
+    assert "crypto_engines.pkcs11[1].module_extra_options.env.B" in raised.value.text
+    with pytest.raises(ConfigurationFaults):
+        load(write(PKCS11.format(pin=pin, env="'A=B': y")))
