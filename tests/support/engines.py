@@ -94,6 +94,8 @@ def software_stand(folder: Path) -> Iterator[Stand]:
 KINDS: dict[str, OpenStand] = {
     "software": software_stand,
     "pkcs11": _elsewhere("tests.support.softhsm"),
+    "vault-kv": _elsewhere("tests.support.vault", "kv_stand"),
+    "vault-transit": _elsewhere("tests.support.vault", "transit_stand"),
     "aws-kms": _elsewhere("tests.support.moto", "kms_stand"),
     "aws-secrets-manager": _elsewhere("tests.support.moto", "secrets_manager_stand"),
 }

@@ -3,11 +3,8 @@ library is slow to load."""
 
 from __future__ import annotations
 
-import hmac
-
 from pydantic import SecretStr
 
-from lamassu.kernel.errors import NotFound
 from lamassu.platform.config.settings import AwsEngine, AwsKmsEngine, CryptoEngines
 from lamassu.platform.config.settings import SecretsManagerEngine as SecretsManagerSection
 from lamassu.platform.installation import Installation
@@ -16,8 +13,7 @@ from lamassu.services.kms.engines.aws import kms, secrets_manager
 from lamassu.services.kms.engines.aws.access import AwsAccess
 from lamassu.services.kms.engines.aws.kms_signing import KEY_SPECS
 from lamassu.services.kms.ports import CryptoEngine, EngineLimits
-
-MARKED_BY = "audit.key"  # the secret that an installation keeps for good, its copies too
+from lamassu.wiring.mark import installation_mark
 
 
 def open_aws_engines(installation: Installation, engines: CryptoEngines) -> list[CryptoEngine]:
@@ -66,15 +62,6 @@ def access_of(section: AwsEngine) -> AwsAccess:
         secret_access_key=_text(section.secret_access_key),
         session_token=_text(section.session_token),
     )
-
-
-def installation_mark(installation: Installation) -> str:
-    """A name that tells nothing of the secret that it is made from; empty before `init`."""
-    try:
-        secret = installation.secret(MARKED_BY)
-    except NotFound:
-        return ""
-    return hmac.digest(secret, b"lamassu installation", "sha256")[:8].hex()
 
 
 def _limits(section: AwsEngine, workers: int) -> EngineLimits:

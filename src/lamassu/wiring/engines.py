@@ -54,6 +54,7 @@ def open_engines(
     return [
         *(_software(installation, settings, section, seal=seal) for section in engines.software),
         *(_pkcs11(installation, section) for section in engines.pkcs11),
+        *_vault(installation, settings),
         *_aws(installation, engines),
     ]
 
@@ -97,6 +98,14 @@ def _pkcs11(installation: Installation, section: Pkcs11Section) -> CryptoEngine:
         timeout_seconds=section.timeout_seconds,
         metadata=dict(section.metadata),
     )
+
+
+def _vault(installation: Installation, settings: Settings) -> list[CryptoEngine]:
+    if not settings.crypto_engines.hashicorp_vault:
+        return []
+    from lamassu.wiring.vault_engines import open_vault_engines
+
+    return open_vault_engines(installation, settings)
 
 
 def _aws(installation: Installation, engines: CryptoEngines) -> list[CryptoEngine]:

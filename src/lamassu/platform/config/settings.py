@@ -7,6 +7,7 @@ A section that is shown here and whose feature comes later is judged for its sha
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -58,6 +59,14 @@ def _base_url(*schemes: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
+
+
+def _vault_path(text: str) -> str:
+    """A mount's or a namespace's path, as `vault` takes it: a slash at its ends means nothing."""
+    path = text.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", path) or ".." in path.split("/"):
+        raise ValueError("a path such as lamassu-pki")
+    return path
 
 
 class Section(BaseModel):
@@ -182,7 +191,11 @@ class Pkcs11Engine(EngineSection):
 
 
 class VaultEngine(EngineSection):
-    """HashiCorp Vault, found at `address` or at `protocol`, `hostname`, `port`."""
+    """HashiCorp Vault, found at `address` or at `protocol`, `hostname`, `port`.
+
+    `mount_path` is a KV v2 or Transit mount; `secrets_mount_path` the KV v2 mount that
+    `${secret:...}` reads, for who keeps keys in Transit.
+    """
 
     kind: ClassVar[str] = "hashicorp_vault"
 
@@ -190,18 +203,24 @@ class VaultEngine(EngineSection):
     secret_id: SecretStr
     auto_unseal_enabled: bool = False
     auto_unseal_keys: tuple[SecretStr, ...] = ()
-    mount_path: str
+    mount_path: Annotated[str, AfterValidator(_vault_path)]
+    secrets_mount_path: Annotated[str, AfterValidator(_vault_path)] | None = None
+    namespace: Annotated[str, AfterValidator(_vault_path)] | None = None
     address: Annotated[str, _base_url("https", "http")] | None = None
     protocol: Literal["https", "http"] = "https"
     hostname: str | None = None
     port: Port = 8200
+    base_path: str = ""
     insecure_skip_verify: bool = False
     ca_cert_file: Path | None = None
 
     @property
     def url(self) -> str:
         """Where it answers."""
-        return self.address or f"{self.protocol}://{self.hostname}:{self.port}"
+        if self.address is not None:
+            return self.address.rstrip("/")
+        base = self.base_path.strip("/")
+        return f"{self.protocol}://{self.hostname}:{self.port}" + (f"/{base}" if base else "")
 
 
 class AwsEngine(EngineSection):
@@ -446,7 +465,7 @@ def _judge(document: Document, source: str) -> Settings:
         # a value that could not be read has nothing more to say
         faults += [fault for fault in found if fault.path not in known]
         raise ConfigurationFaults(source, faults) from None
-    found = [*_contradictions(settings), *_pins_in_clear(settings.crypto_engines, document)]
+    found = [*_contradictions(settings), *_never_in_clear(settings.crypto_engines, document)]
     faults += [fault for fault in found if fault.path not in known]
     if faults:
         raise ConfigurationFaults(source, faults)
@@ -454,12 +473,19 @@ def _judge(document: Document, source: str) -> Settings:
     return settings
 
 
-def _pins_in_clear(engines: CryptoEngines, document: Document) -> list[Fault]:
-    """A PIN never stands in the file, in no mode: who reads it can use every key."""
-    paths = [f"crypto_engines.pkcs11[{index}].pin" for index in range(len(engines.pkcs11))]
+def _never_in_clear(engines: CryptoEngines, document: Document) -> list[Fault]:
+    """A PIN and an unseal key never stand in the file, in no mode: who reads one can use every
+    key, or open the vault that holds them."""
+    pins = [f"crypto_engines.pkcs11[{index}].pin" for index in range(len(engines.pkcs11))]
+    shares = [
+        f"crypto_engines.hashicorp_vault[{index}].auto_unseal_keys[{place}]"
+        for index, vault in enumerate(engines.hashicorp_vault)
+        for place in range(len(vault.auto_unseal_keys))
+    ]
+    found = dict.fromkeys(pins, "a PIN in clear") | dict.fromkeys(shares, "an unseal key in clear")
     return [
-        Fault(path, "a PIN in clear", '"${VARIABLE}" or "${file:PATH}"')
-        for path in paths
+        Fault(path, what, '"${VARIABLE}" or "${file:PATH}"')
+        for path, what in found.items()
         if path not in document.referred
     ]
 

@@ -1,0 +1,118 @@
+"""What Vault says, in the words of the platform.
+
+Nothing of its texts passes: some repeat what was sent, secret ids among it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+
+from urllib3 import exceptions as http
+
+from lamassu.kernel.errors import Unavailable
+from lamassu.services.kms.engines.vault.access import VaultAccess
+from lamassu.services.kms.ports import EngineDown, EngineRefused
+
+
+class VaultAnswer(Unavailable):
+    """Vault answered with an error. Whoever asked says what it means there."""
+
+    default_code = "engine_failing"
+
+    def __init__(
+        self, who: str, status: int, errors: Sequence[str], *, path: str, token: str | None
+    ) -> None:
+        super().__init__(
+            f"{who} answered {status} to {path}; if it lasts, look into Vault's own log",
+            retry_after=5,
+        )
+        self.status = status
+        self.path = path
+        self.token = token  # the one that was sent
+        self._errors = tuple(errors)
+
+    def says(self, *texts: str) -> bool:
+        """Whether one of these stands in what Vault says."""
+        return any(text in error for text in texts for error in self._errors)
+
+
+def unheard(access: VaultAccess, error: http.HTTPError) -> EngineDown:
+    """No answer came."""
+    cause: BaseException | None = error
+    if isinstance(error, http.MaxRetryError):
+        cause = error.reason
+    if isinstance(cause, http.SSLError):
+        return _untrusted(access, cause)
+    if isinstance(cause, http.NameResolutionError):
+        return EngineDown(
+            f"{access.who}: the name cannot be resolved; correct `address`, or this host's"
+            " name server",
+            retry_after=10,
+        )
+    if isinstance(cause, http.EmptyPoolError | http.TimeoutError):
+        return EngineDown(
+            f"{access.who} did not answer in time; is it overloaded, or a firewall between?",
+            code="engine_timeout",
+            retry_after=5,
+        )
+    if isinstance(cause, http.ProtocolError) and not isinstance(cause, http.NewConnectionError):
+        return EngineDown(
+            f"{access.who} broke the connection off; is it restarting, and does its listener speak"
+            f" {access.url.partition(':')[0]}?",
+            retry_after=5,
+        )
+    return EngineDown(
+        f"{access.who} cannot be reached; start it, or correct `address` and the network",
+        retry_after=5,
+    )
+
+
+def _untrusted(access: VaultAccess, error: BaseException) -> EngineDown:
+    inner = error.args[0] if error.args else None
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        reason = inner.verify_message.lower()
+    elif "CERTIFICATE_VERIFY_FAILED" in str(error) or "doesn't match" in str(error):
+        reason = "it does not verify"
+    else:
+        return EngineDown(
+            f"{access.who}: no TLS session comes about; does its listener speak TLS 1.2 or later?",
+            code="engine_tls",
+            retry_after=10,
+        )
+    return EngineRefused(
+        f"{access.who}: its certificate is not trusted ({reason}); name the CA of its listener in"
+        " `ca_cert_file`, and the host as in its certificate",
+        code="engine_untrusted",
+    )
+
+
+def denied(access: VaultAccess, path: str) -> EngineRefused:
+    """The token is good, and the role's policy does not allow this."""
+    return EngineRefused(
+        f"{access.who}: the policy of the AppRole does not allow {path}; write it as the how-to"
+        " page on Vault shows",
+        code="access_denied",
+    )
+
+
+def failing(access: VaultAccess, answer: VaultAnswer) -> EngineDown:
+    """A 5xx or 429 that is no state of the seal."""
+    if answer.status == 429:
+        return EngineDown(
+            f"{access.who} limits the rate of requests; raise its quota if that lasts",
+            code="engine_throttled",
+            retry_after=2,
+        )
+    if answer.says("active cluster node not found", "standby"):
+        return EngineDown(
+            f"{access.who} is a standby, and no node of its cluster is active; wait for the"
+            " election, or unseal the others",
+            code="engine_standby",
+            retry_after=5,
+        )
+    return EngineDown(
+        f"{access.who} fails ({answer.status}); look into its own log",
+        code="engine_failing",
+        retry_after=5,
+    )

@@ -1,0 +1,220 @@
+"""Private keys as secrets of KV v2, as the original keeps them: each of the two reads what the
+other wrote.
+
+The secret is named by the key id and has one field, `key`: base64 of PEM PKCS #8. What we add
+stands in its metadata, which the original does not look at. A key is fetched for each use, so
+that a sealed Vault and a revoked token end its use at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, cast, get_args
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from lamassu.kernel.errors import Unavailable
+from lamassu.kernel.x509.keys import key_id as key_id_of
+from lamassu.services.kms.contract import KeyPurpose, KeySpec
+from lamassu.services.kms.engines.keys_in_memory import generate_key, public_key_of
+from lamassu.services.kms.engines.vault.errors import VaultAnswer
+from lamassu.services.kms.engines.vault.session import VaultSession
+from lamassu.services.kms.model import MadeKey, PrivateKey
+from lamassu.services.kms.ports import EngineRefused
+
+FIELD = "key"
+INSTALLATION = "lamassu_installation"
+PURPOSE = "lamassu_purpose"
+ORPHAN = "lamassu_orphan"  # since when; a key that no row knew at a start
+
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
+
+
+class KvKeys:
+    """The keys of one KV v2 mount."""
+
+    def __init__(self, session: VaultSession, *, installation: str) -> None:
+        self._session = session
+        self._mount = session.access.mount_path
+        self._installation = installation
+
+    needs: Mapping[str, frozenset[str]] = {
+        f"data/{'0' * 64}": frozenset({"create", "read"}),
+    }
+
+    def generate(self, spec: KeySpec, *, purpose: KeyPurpose, seconds: float) -> MadeKey:
+        return self.take_in(generate_key(spec), purpose=purpose)
+
+    def take_in(self, key: PrivateKey, *, purpose: KeyPurpose) -> MadeKey:
+        public_key = public_key_of(key)
+        made = MadeKey(key_id_of(public_key), public_key)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        secret = {FIELD: base64.b64encode(pem).decode()}
+        if not self._write(made.key_id, secret, after=0):
+            self._keep_or_restore(made.key_id, secret, purpose)
+        self._mark(made.key_id, {INSTALLATION: self._installation, PURPOSE: purpose.value})
+        return made
+
+    def private_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
+        if not _KEY_ID.fullmatch(key_id):
+            raise _lost(key_id, self._mount)
+        try:
+            answer = self._session.fetch(f"{self._mount}/data/{key_id}")
+        except VaultAnswer as refusal:
+            if refusal.status != 404:
+                raise
+            raise _lost(key_id, self._mount) from None
+        data = answer["data"]
+        marks = data["metadata"].get("custom_metadata") or {}
+        _check_mark(key_id, marks, purpose)
+        key = _key_of(data.get("data"))
+        if key is None or key_id_of(public_key_of(key)) != key_id:
+            raise Unavailable(
+                f"the secret {self._mount}/{key_id} in Vault does not hold the key that it is named"
+                " by; restore an earlier version: vault kv rollback",
+                code="key_damaged",
+            )
+        if ORPHAN in marks:
+            self._mark(key_id, {name: marks[name] for name in marks if name != ORPHAN})
+        return key
+
+    def delete(self, key_id: str) -> None:
+        """All versions, for good: the original only marks the last one as deleted."""
+        if not _KEY_ID.fullmatch(key_id):
+            return
+        with suppress_missing():
+            self._session.ask(
+                lambda client: client.secrets.kv.v2.delete_metadata_and_all_versions(
+                    path=key_id, mount_point=self._mount
+                )
+            )
+
+    def key_ids(self, *, made_before: datetime, within: float) -> Sequence[str]:
+        """Of our own marking only: others' keys are theirs, the original's too."""
+        if not self._installation:
+            return ()
+        until = datetime.now(UTC).timestamp() + within
+        found = []
+        for key_id in self._names():
+            if datetime.now(UTC).timestamp() > until:
+                break  # the others wait for another start
+            metadata = self._metadata(key_id)
+            marks = metadata.get("custom_metadata") or {}
+            ours = marks.get(INSTALLATION) == self._installation and ORPHAN not in marks
+            if ours and datetime.fromisoformat(metadata["created_time"]) < made_before:
+                found.append(key_id)
+        return found
+
+    def set_aside(self, key_id: str) -> None:
+        """Marked, for people to judge; the mark goes when the key is used after all."""
+        marks = dict(self._metadata(key_id).get("custom_metadata") or {})
+        if marks:
+            self._mark(key_id, {**marks, ORPHAN: datetime.now(UTC).isoformat(timespec="seconds")})
+
+    def _names(self) -> Sequence[str]:
+        try:
+            answer = self._session.ask(
+                lambda client: client.secrets.kv.v2.list_secrets(path="", mount_point=self._mount)
+            )
+        except VaultAnswer as refusal:
+            if refusal.status != 404:
+                raise
+            return ()
+        return [name for name in answer["data"]["keys"] if _KEY_ID.fullmatch(name)]
+
+    def _metadata(self, key_id: str) -> Mapping[str, Any]:
+        try:
+            answer = self._session.fetch(f"{self._mount}/metadata/{key_id}")
+        except VaultAnswer as refusal:
+            if refusal.status != 404:
+                raise
+            return {}
+        return cast("Mapping[str, Any]", answer["data"])
+
+    def _write(self, key_id: str, secret: Mapping[str, str], *, after: int) -> bool:
+        """False where a version later than `after` is there."""
+        try:
+            self._session.ask(
+                lambda client: client.secrets.kv.v2.create_or_update_secret(
+                    path=key_id, secret=dict(secret), cas=after, mount_point=self._mount
+                )
+            )
+        except VaultAnswer as refusal:
+            if refusal.says("check-and-set"):
+                return False
+            raise
+        return True
+
+    def _keep_or_restore(self, key_id: str, secret: Mapping[str, str], purpose: KeyPurpose) -> None:
+        """A key that is there stays; over one that was deleted, it is written again."""
+        try:
+            self.private_key(key_id, purpose=purpose)
+        except Unavailable as error:
+            if error.code != "key_lost":
+                raise
+            latest = int(self._metadata(key_id).get("current_version") or 0)
+            if not self._write(key_id, secret, after=latest):
+                self.private_key(key_id, purpose=purpose)  # somebody was faster
+
+    def _mark(self, key_id: str, marks: Mapping[str, str]) -> None:
+        """For people and the sweep; a policy that does not allow it takes nothing else away."""
+        with suppress(EngineRefused, VaultAnswer):
+            self._session.ask(
+                lambda client: client.secrets.kv.v2.update_metadata(
+                    path=key_id,
+                    custom_metadata={name: value for name, value in marks.items() if value},
+                    mount_point=self._mount,
+                )
+            )
+
+
+class suppress_missing(suppress):  # noqa: N801 - as `suppress` itself
+    """Pass over a 404."""
+
+    def __init__(self) -> None:
+        super().__init__(VaultAnswer)
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
+        return isinstance(error, VaultAnswer) and error.status == 404
+
+
+def _check_mark(key_id: str, marks: Mapping[str, str], purpose: KeyPurpose) -> None:
+    marked = marks.get(PURPOSE, purpose.value)
+    if marked != purpose.value:
+        raise Unavailable(
+            f"key {key_id} is marked in Vault for the purpose {marked} and used for"
+            f" {purpose.value}; name the database that belongs to it, or correct the secret's"
+            f" metadata {PURPOSE}",
+            code="key_damaged",
+        )
+
+
+def _key_of(secret: object) -> PrivateKey | None:
+    """The key in a secret. PKCS #1 and SEC 1 are read too, as by the original."""
+    try:
+        pem = base64.b64decode(cast("dict[str, str]", secret)[FIELD], validate=True)
+        # that it is the key it is named by is judged by its public half; the costly primality
+        # checks would be made for each signature
+        key = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
+    except (ValueError, KeyError, TypeError, binascii.Error, UnsupportedAlgorithm):
+        return None
+    return cast("PrivateKey", key) if isinstance(key, get_args(PrivateKey)) else None
+
+
+def _lost(key_id: str, mount: str) -> Unavailable:
+    return Unavailable(
+        f"Vault has no secret {key_id} in {mount}, or it is deleted (vault kv undelete); name the"
+        " engine that holds the key",
+        code="key_lost",
+    )
