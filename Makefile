@@ -40,7 +40,7 @@ test: venv-dev   ## install what the tests need and run them all (TEST_ARGS goes
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest $(TEST_ARGS)
 
-bench: venv      ## how fast, beside the limit measured in the same run
+bench: venv-dev  ## how fast, beside the limit measured in the same run
 	$(BIN)/python bench/engines.py
 	$(BIN)/python bench/enroll.py
 
