@@ -34,7 +34,7 @@ def test_a_reader_takes_over_a_directory_and_brings_a_key(tmp_path: Path) -> Non
 
     old_id = key_id_of(spki_of(old))
     assert "adopted" in said
-    assert said.rstrip().endswith(f"{old_id}.unclaimed\nkeystore.json")
+    assert said.rstrip().endswith(f"{old_id}.key\nkeystore.json")
     with serving(tmp_path / "var") as server:
         said = type_in(shell_blocks(PAGE, after=SERVED), folder=tmp_path)
         assert "imported" in said

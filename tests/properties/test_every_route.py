@@ -16,6 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +50,11 @@ _few = settings(
 
 # What an honest client sends, where that goes deeper than what a route's own fields tell.
 
+PRIVATE_KEY = base64.b64encode(
+    ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+).decode()
 MESSAGE = {"message": base64.b64encode(b"hello").decode(), "message_type": "raw"}
 PROFILE = {
     "name": "p",
@@ -75,6 +82,7 @@ HONEST: Mapping[str, Any] = {
         "tags": ["a"],
         "metadata": {"a": {"b": [1]}},
     },
+    "POST /api/kms/v1/keys/import": {"private_key": PRIVATE_KEY, "name": "k", "tags": ["a"]},
     "POST /api/kms/v1/keys/{id}/sign": {"algorithm": "ECDSA_SHA_256", **MESSAGE},
     "POST /api/ca/v1/cas": ca("one-more"),
     "POST /api/ca/v1/cas/{id}/status": {

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import stat
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from lamassu.kernel.clock import SystemClock
 from lamassu.kernel.errors import RuleViolation, Unavailable
 from lamassu.kernel.x509.keys import key_id as key_id_of
-from lamassu.services.kms.contract import KeyAlgorithm, KeyOrigin, KeyPurpose, KeySpec
+from lamassu.services.kms.contract import Key, KeyAlgorithm, KeyOrigin, KeyPurpose, KeySpec
 from lamassu.services.kms.engines import clear_keys
 from lamassu.services.kms.engines.clear_keys import refuse_clear_keys
 from lamassu.services.kms.engines.keystore import Keystore
@@ -82,19 +83,27 @@ async def service(engines: Sequence[SoftwareEngine], storage: KmsStorage) -> Kms
     return kms
 
 
-def test_keys_in_clear_are_sealed_and_open_for_whatever_row_names_them(directory: Path) -> None:
+def test_keys_in_clear_are_sealed_and_open_once_they_were_claimed(directory: Path) -> None:
     engine = sealed(directory)
 
     assert b"PRIVATE KEY" not in contents(directory)
     for path in directory.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(Unavailable, match="lamassu key adopt") as refusal:
+        engine.private_key(key_id(P256), purpose=KeyPurpose.CA)
+    assert refusal.value.code == "key_unclaimed"
+
+    for _ in range(2):
+        engine.claim(key_id(P256), purpose=KeyPurpose.CA)
+
     key = engine.private_key(key_id(P256), purpose=KeyPurpose.CA)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     assert key.private_numbers() == P256.private_numbers()
     again = opened(directory)
     assert again.private_key(key_id(P256), purpose=KeyPurpose.CA)
-    with pytest.raises(Unavailable):
-        opened(directory).private_key(key_id(P256), purpose=KeyPurpose.GENERAL)
+    for attempt in (again.private_key, again.claim):
+        with pytest.raises(Unavailable):
+            attempt(key_id(P256), purpose=KeyPurpose.GENERAL)
     assert [one.key_id for one in again.unclaimed_keys()] == [key_id(RSA)]
 
 
@@ -133,6 +142,7 @@ def test_a_crash_leaves_the_key_in_clear_or_sealed_never_neither(
 
     assert b"PRIVATE KEY" not in contents(directory)
     for key in (P256, RSA):
+        engine.claim(key_id(key), purpose=KeyPurpose.GENERAL)
         assert engine.take_out(key_id(key), purpose=KeyPurpose.GENERAL)
 
 
@@ -180,13 +190,13 @@ def test_a_sealed_key_does_not_open_under_another_name(directory: Path) -> None:
     os.replace(aside, other)
 
     with pytest.raises(Unavailable) as refusal:
-        engine.private_key(key_id(P256), purpose=KeyPurpose.GENERAL)
+        engine.claim(key_id(P256), purpose=KeyPurpose.GENERAL)
     assert refusal.value.code == "key_damaged"
 
 
 def test_sealing_twice_or_beside_a_claimed_key_changes_nothing(directory: Path) -> None:
     engine = sealed(directory)
-    engine.private_key(key_id(P256), purpose=KeyPurpose.CA)
+    engine.claim(key_id(P256), purpose=KeyPurpose.CA)
     (directory / "a copy").write_bytes(clear(P256))
 
     outcome = engine.seal_clear_keys()
@@ -224,6 +234,49 @@ async def test_keys_are_adopted_with_their_old_names_as_aliases(
         purpose=KeyPurpose.GENERAL,
     )
     P256.public_key().verify(signature, b"m", ec.ECDSA(hashes.SHA256()))
+
+
+async def test_a_row_in_the_database_gives_a_found_key_no_purpose(
+    directory: Path, storage: KmsStorage
+) -> None:
+    kms = await service([sealed(directory)], storage)
+    planted = Key(
+        key_id(P256), "planted", "pem", KeySpec(KeyAlgorithm.ECDSA, 256), KeyPurpose.GENERAL,
+        spki_of(P256), datetime.now(UTC),
+    )  # fmt: skip
+    async with storage.unit() as unit:
+        await unit.insert(planted)
+
+    with pytest.raises(Unavailable) as refusal:
+        await kms.use(key_id(P256), lambda _: True, purpose=KeyPurpose.GENERAL)
+    assert refusal.value.code == "key_unclaimed"
+    outcome = await kms.adopt(Adopting("pem", KeyPurpose.CA), caller=ALICE)
+    problems = {one.found.key_id: one.problem for one in outcome}
+    assert problems[key_id(P256)] == "the key is known already, in engine pem and for general"
+    assert await kms.unclaimed() == {"pem": 1}
+
+
+async def test_an_adoption_that_was_cut_off_is_finished_by_the_next(
+    directory: Path, storage: KmsStorage, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = sealed(directory)
+    kms = await service([engine], storage)
+    wanted = Adopting("pem", KeyPurpose.GENERAL)
+
+    def crash(*_: object, **__: object) -> None:
+        raise Unavailable("killed here")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(engine, "claim", crash)
+        with pytest.raises(Unavailable, match="killed here"):
+            await kms.adopt(wanted, caller=ALICE)
+
+    adopted = await kms.adopt(wanted, caller=ALICE)
+
+    assert [one.problem for one in adopted] == ["", ""]
+    assert len([kind for kind, _, _ in await records() if kind == "audit"]) == 2
+    for key in (P256, RSA):
+        assert await kms.use(key_id(key), lambda _: True, purpose=KeyPurpose.GENERAL)
 
 
 async def test_migrated_names_are_forgotten_as_the_original_forgets_them(

@@ -173,8 +173,12 @@ class FindsKeys(Protocol):
     """An engine in which keys of an earlier installation may wait for somebody to adopt them."""
 
     def unclaimed_keys(self) -> Sequence[FoundKey]:
-        """Keys that have never been used here. `private_key` finds them, too, and gives them
-        the purpose that it is asked for, for good."""
+        """Keys of which nobody has said yet what they are for; they cannot be used."""
+        ...
+
+    def claim(self, key_id: str, *, purpose: KeyPurpose) -> None:
+        """Give one of them its purpose, for good. Durable when this returns; one that has this
+        purpose already is fine."""
         ...
 
 

@@ -2,8 +2,8 @@
 
     keystore.json     how the key-encryption key comes from the secret, and a sealed check text
     <key id>.orphan   a key that no row of the database knew at start; it comes back when used
-    <key id>.unclaimed  a key that lay here in clear (`clear_keys.py`), until a row names it:
-                      its first use seals it for its purpose
+    <key id>.unclaimed  a key that lay here in clear (`clear_keys.py`), until an operator says
+                      what it is for: no row of the database can
     <key id>.key      AES-256-GCM of the PKCS#8, bound to key id, purpose and format by its
                       associated data: a file renamed, or a purpose changed in the database,
                       does not open
@@ -139,7 +139,6 @@ class Keystore:
                 raise Conflict("the keystore has another key of this id", code="already_exists")
             return
         self._create(self._path(key_id), private_key, _associated(key_id, purpose))
-        self._unclaimed_path(key_id).unlink(missing_ok=True)
 
     def read(self, key_id: str, purpose: KeyPurpose) -> PrivateKey:
         """Open a key's file. Raises `Unavailable`: `key_lost`, `key_damaged`."""
@@ -147,10 +146,12 @@ class Keystore:
         try:
             content = self._content(path)
         except FileNotFoundError as error:
-            unclaimed = self.read_unclaimed(key_id)
-            if unclaimed is not None:
-                self.write(key_id, purpose, unclaimed.private_key)
-                return unclaimed.private_key
+            if self._unclaimed_path(key_id).exists():
+                raise Unavailable(
+                    f"key {key_id} was found in clear and waits to be told its purpose;"
+                    " run: lamassu key adopt",
+                    code="key_unclaimed",
+                ) from error
             raise Unavailable(
                 f"the file of key {key_id} is missing from the keystore; restore it from a backup,"
                 " or name the database that belongs to this keystore",
@@ -175,6 +176,19 @@ class Keystore:
             name = ""  # then it does not open either
         key = self._opened(key_id, content, _associated_unclaimed(key_id, name))
         return UnclaimedKey(key_id, name, key)
+
+    def claim(self, key_id: str, purpose: KeyPurpose) -> None:
+        """Seal an unclaimed key for its purpose, for good. Can be repeated.
+
+        Raises `Unavailable`: `key_lost`, `key_damaged` (also where it has another purpose).
+        """
+        unclaimed = self.read_unclaimed(key_id)
+        if unclaimed is None:
+            self.read(key_id, purpose)
+            return
+        self.write(key_id, purpose, unclaimed.private_key)
+        self._unclaimed_path(key_id).unlink(missing_ok=True)
+        sync_directory(self._directory)
 
     def unclaimed_ids(self) -> list[str]:
         """Every key that has no purpose yet."""

@@ -136,6 +136,9 @@ class SoftwareEngine:
         found = map(self._keystore.read_unclaimed, self._keystore.unclaimed_ids())
         return [self._found(one) for one in found if one is not None]
 
+    def claim(self, key_id: str, *, purpose: KeyPurpose) -> None:
+        self._keystore.claim(key_id, purpose)
+
     def _found(self, unclaimed: UnclaimedKey) -> FoundKey:
         key = unclaimed.private_key
         named = self._keeps_names and unclaimed.name != unclaimed.key_id

@@ -275,7 +275,7 @@ class KmsService:
 
     async def unclaimed(self) -> Mapping[str, int]:
         """How many keys wait for `adopt`, by engine."""
-        return await unclaimed_keys(engines=self._engines, storage=self._storage)
+        return await unclaimed_keys(self._engines)
 
     async def misplaced_ca_keys(self) -> Sequence[str]:
         """Findings for production: keys of CAs in engines that are not for them."""

@@ -43,22 +43,28 @@ async def adopt_keys(
     clock: Clock,
     production: bool,
 ) -> list[Adoption]:
-    """One after another, so that what was adopted before a crash stays so, and a repetition
-    goes on. An old name becomes an alias, if it can be one.
+    """One after another: the row, then the engine's claim, so that a repetition finishes what a
+    crash cut off. An old name becomes an alias, if it can be one.
 
-    Raises `RuleViolation` (`unknown_engine`, `engine_not_for_ca_keys`).
+    Only this gives such a key its purpose: a row that somebody wrote into the database does not.
+    Raises `RuleViolation` (`unknown_engine`, `engine_not_for_ca_keys`), `Unavailable`.
     """
     engine_id, engine = engines.choose(wanted.engine_id)
+    facts = engines.facts_of(engine_id)
     if production:
-        rules.check_may_hold(wanted.purpose, engines.facts_of(engine_id), engines.facts())
+        rules.check_may_hold(wanted.purpose, facts, engines.facts())
     adoptions: list[Adoption] = []
-    for found in await _unknown(await engine.unclaimed_keys(), storage):
+    for found in await engine.unclaimed_keys():
         try:
-            rules.check_spec(found.spec, engines.facts_of(engine_id))
+            rules.check_spec(found.spec, facts)
+            row = await storage.find(found.key_id)
+            _check_row(row, engine_id, wanted.purpose)
             if not wanted.dry_run:
-                free = await storage.find_by_alias(found.name) is None
-                key = _row(found, wanted.purpose, engine_id, clock, named=free)
-                await store_key(key, "kms.import", caller=caller, storage=storage)
+                if row is None:
+                    free = await storage.find_by_alias(found.name) is None
+                    key = _row(found, wanted.purpose, engine_id, clock, named=free)
+                    await store_key(key, "kms.import", caller=caller, storage=storage)
+                await engine.claim(found.key_id, purpose=wanted.purpose)
         except (RuleViolation, Conflict) as error:
             adoptions.append(Adoption(found, error.text))
         else:
@@ -66,7 +72,7 @@ async def adopt_keys(
     return adoptions
 
 
-async def unclaimed_keys(*, engines: EngineDirectory, storage: KeyStorage) -> Mapping[str, int]:
+async def unclaimed_keys(engines: EngineDirectory) -> Mapping[str, int]:
     """How many keys wait for adoption, by engine; engines out of reach are passed over."""
     waiting: dict[str, int] = {}
     for engine in engines:
@@ -74,14 +80,17 @@ async def unclaimed_keys(*, engines: EngineDirectory, storage: KeyStorage) -> Ma
             found = await engine.unclaimed_keys()
         except Unavailable:
             continue
-        if unknown := await _unknown(found, storage):
-            waiting[engine.id] = len(unknown)
+        if found:
+            waiting[engine.id] = len(found)
     return waiting
 
 
-async def _unknown(found: list[FoundKey], storage: KeyStorage) -> list[FoundKey]:
-    known = await storage.known_among([one.key_id for one in found])
-    return [one for one in found if one.key_id not in known]
+def _check_row(row: Key | None, engine_id: str, purpose: KeyPurpose) -> None:
+    if row is not None and (row.engine_id, row.purpose) != (engine_id, purpose):
+        raise Conflict(
+            f"the key is known already, in engine {row.engine_id} and for {row.purpose}",
+            code="already_exists",
+        )
 
 
 def _row(found: FoundKey, purpose: KeyPurpose, engine_id: str, clock: Clock, *, named: bool) -> Key:

@@ -146,6 +146,12 @@ class GuardedEngine:
             return []
         return list(await self._run(Operation.LIST, engine.unclaimed_keys))
 
+    async def claim(self, key_id: str, *, purpose: KeyPurpose) -> None:
+        """Give an unclaimed key its purpose, for good."""
+        engine = self._engine
+        if isinstance(engine, FindsKeys):
+            await self._run(Operation.IMPORT, lambda: engine.claim(key_id, purpose=purpose))
+
     async def check(self) -> None:
         """Ask the engine for a little work. Raises `EngineDown` that says what is wrong.
 
