@@ -79,12 +79,15 @@ def test_people_are_asked_and_shown_before_anything_is_signed(host: Path) -> Non
     answers = [
         "2020-02-30", f"{TODAY}", "Ada", "witness", "Charles", "", "Acme Root CA", "", "",
         "no-such-key", "ecdsa-p256", "ten years", "87600h", "1",
-        "missing.csr", "between.csr", "", "", "", "", "", "n",
+        "missing.csr", "script.yml", "between.csr", "n", "between.csr", "y", "", "", "", "", "",
+        "n",
     ]  # fmt: skip
     refused = lamassu("ceremony", "run", stdin="\n".join(answers) + "\n")
     assert refused.exit_code == 1, refused.output
     assert "That is no date." in refused.output
     assert "missing.csr: No such file" in refused.output
+    assert "script.yml: " in refused.output
+    assert refused.output.count("Then it is not signed.") == 1
     assert "Sign the CA CN=Between" in refused.output
     assert (host / "ceremony" / "transcript.jsonl").read_bytes() == b""
     assert not list((host / "keys").glob("*.key"))

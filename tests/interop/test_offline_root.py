@@ -29,11 +29,12 @@ BLOCK = re.compile(r"^```(\w+) ([\w.-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(kind, where, text) for kind, where, text in BLOCK.findall(PAGE.read_text())]
 TODAY = f"{datetime.now(UTC):%Y-%m-%d}"
 # date; custodian; another role and name, no more; root: name, organization, country, key,
-# validity, depth; CA's request, validity, no more; responder's likewise; no revocations; CRL; yes
+# validity, depth; CA's request, known, validity, no more; responder's likewise; no revocations;
+# CRL; yes
 GUIDED = [
     TODAY, "Ada Lovelace", "witness", "Charles Babbage", "", "Acme Root CA", "Acme", "PT",
-    "ecdsa-p384", "", "2", "acme-intermediate.csr", "", "", "acme-root-ocsp.csr", "", "", "", "",
-    "y",
+    "ecdsa-p384", "", "2", "acme-intermediate.csr", "y", "", "", "acme-root-ocsp.csr", "y", "",
+    "", "", "", "y",
 ]  # fmt: skip
 
 

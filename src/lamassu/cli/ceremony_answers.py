@@ -9,11 +9,14 @@ from typing import NoReturn
 
 import typer
 import yaml
+from cryptography import x509
 
 from lamassu.cli.keys import KeyType
 from lamassu.cli.options import fail, out
 from lamassu.kernel.errors import LamassuError, RuleViolation
 from lamassu.kernel.wire_text import format_duration, parse_duration
+from lamassu.kernel.x509.csr import verify_csr_signature
+from lamassu.kernel.x509.keys import key_id
 from lamassu.kernel.x509.names import Subject
 from lamassu.services.ceremony.contract import (
     CA_VALIDITY,
@@ -26,6 +29,7 @@ from lamassu.services.ceremony.contract import (
     RequestWish,
     RootWish,
     Signed,
+    read_request,
 )
 from lamassu.services.kms.contract import KeyAlgorithm, KeySpec
 
@@ -227,15 +231,33 @@ def _ask_requests(kind: Signed, what: str, usual: timedelta) -> Sequence[Request
         default="",
         show_default=False,
     ).strip():
-        try:
-            csr = Path(name).read_bytes()
-        except OSError as error:
-            out.print(f"{name}: {error.strerror}", markup=False)
+        csr = _confirmed_request(name)
+        if csr is None:
             continue
         wishes.append(
             RequestWish(kind, csr, _ask_duration(f"This {what} is valid for", usual), source=name)
         )
     return wishes
+
+
+def _confirmed_request(name: str) -> bytes | None:
+    """The file's request, if it can be read and everybody knows its key; `None` to ask anew."""
+    try:
+        content = Path(name).read_bytes()
+        csr = read_request(content)
+        verify_csr_signature(csr)
+    except OSError as error:
+        out.print(f"{name}: {error.strerror}", markup=False)
+        return None
+    except LamassuError as fault:
+        out.print(f"{name}: {fault.text}", markup=False)
+        return None
+    subject = x509.load_der_x509_csr(csr.der).subject.rfc4514_string()
+    out.print(f"  {subject}\n  key {key_id(csr.spki)}", markup=False)
+    if not typer.confirm("Is this the fingerprint that was read out to you?"):
+        out.print("Then it is not signed.")
+        return None
+    return content
 
 
 def _ask_revocations() -> bytes | None:

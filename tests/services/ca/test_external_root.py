@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -154,6 +155,13 @@ async def test_a_signed_ca_issues_and_its_root_shows_that_it_is_offline(
     parsed(leaf).verify_directly_issued_by(x509.load_der_x509_certificate(der))
     kinds = await world.event_types()
     assert kinds.count("ca.import") == 2
+    audited = [
+        record["detail"]
+        for record in await world.records("audit")
+        if record["action"] == "ca.import"
+    ]
+    sent = base64.b64decode(delivery(root.der, der))
+    assert {one["delivery_sha256"] for one in audited} == {hashlib.sha256(sent).hexdigest()}
     [key] = [key for key in (await world.ca.list_cas()) if key.id == "between"]
     held = await world.kms.find(key.key_id)
     assert held is not None

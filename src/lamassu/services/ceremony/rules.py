@@ -13,13 +13,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
-from lamassu.kernel.errors import Malformed, RuleViolation
+from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.x509.crls import CrlEntry, parse_crl
-from lamassu.kernel.x509.csr import CertificateRequest, parse_csr, verify_csr_signature
+from lamassu.kernel.x509.csr import CertificateRequest, verify_csr_signature
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.keys import key_id, load_public_key, signature_hash
 from lamassu.kernel.x509.names import name_of, same_name
-from lamassu.kernel.x509.pem import ders_of
 from lamassu.services.ceremony.contract import (
     KEY_CUSTODIAN,
     Answers,
@@ -30,6 +29,7 @@ from lamassu.services.ceremony.contract import (
     Signed,
     Transcript,
     parse_order,
+    read_request,
 )
 from lamassu.services.ceremony.model import AgreedRequest, AgreedRoot, Plan, Publication
 
@@ -150,7 +150,7 @@ def _end(validity: timedelta, at: datetime, field: str) -> datetime:
 
 
 def _request_of(wish: RequestWish, root: _Bounds, at: datetime) -> AgreedRequest:
-    csr = parse_csr(_der_of(wish.csr))
+    csr = read_request(wish.csr)
     verify_csr_signature(csr)
     _check_subject(csr, root.name, wish)
     fingerprint = key_id(csr.spki)
@@ -182,15 +182,6 @@ def _request_of(wish: RequestWish, root: _Bounds, at: datetime) -> AgreedRequest
         path_length=_path_length(csr, wish, root) if is_ca else None,
         publication=publication,
     )
-
-
-def _der_of(csr: bytes) -> bytes:
-    if csr.lstrip().startswith(b"-----BEGIN"):
-        try:
-            return ders_of(csr, "CERTIFICATE REQUEST")[0]
-        except Malformed:
-            return ders_of(csr, "NEW CERTIFICATE REQUEST")[0]
-    return csr
 
 
 def _check_subject(csr: CertificateRequest, root: x509.Name, wish: RequestWish) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,10 +27,14 @@ _CA_USAGE = {"CertSign", "CRLSign"}
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came back from a ceremony (DER each). `root` may be missing from a plain file."""
+    """What came back from a ceremony (DER each). `root` may be missing from a plain file.
+
+    `sha256` is that of the file; a ceremony's transcript has its bundle's.
+    """
 
     root: bytes | None
     certificates: Sequence[bytes]
+    sha256: str
     crl: bytes | None = None
 
 
@@ -38,9 +43,10 @@ def parse_delivery(content: bytes) -> Delivery:
 
     Raises `Malformed`, `RuleViolation` (`bundle_tampered` and the like).
     """
+    digest = hashlib.sha256(content).hexdigest()
     if is_bundle(content):
         bundle = parse_bundle(content)
-        return Delivery(bundle.root, bundle.certificates, bundle.crl)
+        return Delivery(bundle.root, bundle.certificates, digest, bundle.crl)
     ders = ders_of(content) if b"-----BEGIN" in content else [content]
     facts = [certificate_facts(der) for der in ders]
     roots = [
@@ -52,7 +58,8 @@ def parse_delivery(content: bytes) -> Delivery:
         raise Malformed(
             "the file has more than one root", code="certificate_malformed", field="signed"
         )
-    return Delivery(roots[0] if roots else None, [der for der in ders if der not in roots])
+    others = [der for der in ders if der not in roots]
+    return Delivery(roots[0] if roots else None, others, digest)
 
 
 def check_root(root: bytes, now: datetime) -> CertificateFacts:

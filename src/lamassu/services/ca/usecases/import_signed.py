@@ -86,7 +86,15 @@ class SignedImport:
             _Answered(awaited, csr, der, check_answers(der, csr, root, delivery, now))
             for awaited, der, csr in waiting
         ]
-        return await self._store_all(root_id, root, answered, known=known, caller=caller, now=now)
+        return await self._store_all(
+            root_id,
+            root,
+            answered,
+            known=known,
+            caller=caller,
+            now=now,
+            source=delivery.sha256,
+        )
 
     async def _waiting_for(
         self, delivery: Delivery
@@ -150,12 +158,13 @@ class SignedImport:
         known: Sequence[CertificationAuthority],
         caller: Caller,
         now: datetime,
+        source: str,
     ) -> Imported:
         async with self._store.unit() as transaction:
             root = await transaction.lock_ca(root_id)
             if root is None:
                 root = _root(root_id, der, now)
-                await self._insert(transaction, root, caller, now)
+                await self._insert(transaction, root, caller=caller, now=now, source=source)
             elif root.certificate.der != der or root.revoked_by is not None:
                 raise Conflict(f"the root {root_id} was revoked or replaced", code="ca_changed")
             made = []
@@ -167,7 +176,7 @@ class SignedImport:
                 if profile is None or profile.sign_as_ca:
                     authority = replace(authority, profile_id="")  # changed while it waited
                 await transaction.delete_awaited(one.awaited.id)
-                await self._insert(transaction, authority, caller, now)
+                await self._insert(transaction, authority, caller=caller, now=now, source=source)
                 made.append(authority)
         return Imported(root, [*known, *made], is_new=True)
 
@@ -175,8 +184,10 @@ class SignedImport:
         self,
         transaction: CaTransaction,
         authority: CertificationAuthority,
+        *,
         caller: Caller,
         now: datetime,
+        source: str,
     ) -> None:
         try:
             await transaction.insert_ca(
@@ -196,6 +207,7 @@ class SignedImport:
                 "parent_id": authority.parent_id,
                 "key_id": authority.key_id,
                 "sha256": certificate_facts(authority.certificate.der).sha256,
+                "delivery_sha256": source,
             },
         )
 

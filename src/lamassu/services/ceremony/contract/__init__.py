@@ -19,6 +19,7 @@ from lamassu.services.ceremony.contract.bundle import (
     is_bundle,
     parse_bundle,
 )
+from lamassu.services.ceremony.contract.requests import read_request
 from lamassu.services.ceremony.contract.revocations import (
     RevocationOrder,
     order_document,
@@ -56,4 +57,5 @@ __all__ = [
     "parse_bundle",
     "parse_order",
     "parse_transcript",
+    "read_request",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -81,7 +82,10 @@ class CrlImports:
         state = await self._roles.ensure(authority.id, authority.certificate.subject_key_id)
         async with self._storage.unit() as unit:
             await unit.lock_role(state.role.ca_ski)
-            added = crl is not None and await self._add_crl(unit, crl, entries, caller)
+            source = hashlib.sha256(content).hexdigest()
+            added = crl is not None and await self._add_crl(
+                unit, crl, entries=entries, source=source, caller=caller
+            )
             fresh = [one for one in responders if one.is_new]
             for one in fresh:
                 await _certify(unit, one.responder, caller)
@@ -136,7 +140,9 @@ class CrlImports:
             field="signed",
         )
 
-    async def _add_crl(self, unit: VaUnit, crl: Crl, entries: int, caller: Caller) -> bool:
+    async def _add_crl(
+        self, unit: VaUnit, crl: Crl, *, entries: int, source: str, caller: Caller
+    ) -> bool:
         """Whether it was not here yet. Under the role's lock."""
         latest = await unit.latest_crl(crl.ca_ski)
         if latest is not None and crl.number <= latest.number:
@@ -161,7 +167,8 @@ class CrlImports:
             "entries": entries,
         }
         unit.emit(Event("va.crl.import", f"crl/{crl.ca_ski}", version, data, caller))
-        unit.audit(AuditRecord("va.crl.import", f"crl/{crl.ca_ski}", caller, detail=data))
+        detail = {**data, "delivery_sha256": source}
+        unit.audit(AuditRecord("va.crl.import", f"crl/{crl.ca_ski}", caller, detail=detail))
         return True
 
     async def _responders(
