@@ -43,6 +43,7 @@ CA, GENERAL = KeyPurpose.CA, KeyPurpose.GENERAL
 EVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 # PKCS #11 v2.40, pkcs11t.h
+CKR_GENERAL_ERROR = 0x005
 CKR_DEVICE_REMOVED = 0x032
 CKR_PIN_LOCKED = 0x0A4
 CKR_SESSION_COUNT = 0x0B1
@@ -241,6 +242,7 @@ def test_a_wrong_pin_is_sent_once_whatever_is_asked_and_started_again(shimmed: S
 
     assert codes | {code} == {"pin_refused"}
     assert "not sent again" in text
+    assert str(token.refused_pins / "refused.json") in text  # for a token that was given this PIN
     assert "9999" not in text
     assert shimmed.calls("C_Login") == 1
     another = token.engine(pin=b"8888")
@@ -484,6 +486,22 @@ def test_a_token_that_stays_away_is_told_and_used_when_it_is_back(shimmed: Shimm
         shimmed.fail(function, 0, times=0)
     engine.check()
     assert signs(engine, made.key_id)
+    engine.close()
+
+
+def test_one_key_that_the_token_cannot_use_is_not_the_loss_of_the_token(
+    shimmed: ShimmedHsm,
+) -> None:
+    engine = shimmed.token().engine()
+    made = engine.generate(P256, purpose=GENERAL)
+    shimmed.fail("C_SignInit", CKR_GENERAL_ERROR)
+
+    with pytest.raises(Unavailable) as raised:
+        signs(engine, made.key_id)
+
+    assert raised.value.code == "token_operation_failed"
+    assert not isinstance(raised.value, EngineDown)
+    engine.check()
     engine.close()
 
 

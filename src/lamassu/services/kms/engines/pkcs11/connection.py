@@ -360,7 +360,8 @@ def _login(
         if attempt is None:
             raise EngineRefused(
                 f"{where}: this PIN was refused before and is not sent again, because tokens lock"
-                " after a few wrong ones; correct `pin` and start again",
+                " after a few wrong ones; correct `pin` and start again. Only if the token has been"
+                f" given this very PIN since, delete {pins.record}",
                 code="pin_refused",
             )
         try:

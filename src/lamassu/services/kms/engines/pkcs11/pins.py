@@ -86,6 +86,11 @@ class RefusedPins:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def record(self) -> Path:
+        """The file, for who knows that a refused PIN is right now."""
+        return self._folder / "refused.json"
+
     @contextmanager
     def attempt(
         self, token: TokenName, pin: bytes, *, failed_lately: bool, patience: float
@@ -155,14 +160,14 @@ class RefusedPins:
 
     def _read(self) -> dict[str, _Record]:
         try:
-            with (self._folder / "refused.json").open("rb") as file:
+            with self.record.open("rb") as file:
                 content = json.loads(file.read(FILE_LENGTH_MAX))
             return {name: _parse(record) for name, record in content.items()}
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise EngineDown(
-                f"{self._folder / 'refused.json'}, which says what PINs were refused, is damaged;"
+                f"{self.record}, which says what PINs were refused, is damaged;"
                 " delete it once you are sure of the PIN",
                 code="pin_record_unusable",
             ) from error
@@ -179,7 +184,7 @@ class RefusedPins:
             for name, record in records.items()
             if record != _Record()
         }
-        replace_private_file(self._folder / "refused.json", json.dumps(content, indent=1).encode())
+        replace_private_file(self.record, json.dumps(content, indent=1).encode())
 
 
 def _refuse(digest: str) -> _Change:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from pkcs11.exceptions import PKCS11Error
 from pkcs11.types import Session
 
-from lamassu.kernel.errors import Unavailable
+from lamassu.kernel.errors import LamassuError, Unavailable
 from lamassu.services.kms.engines.pkcs11.connection import (
     Connection,
     Seat,
@@ -58,6 +58,8 @@ class TokenLink:
                 return self._once(work)
             except LOST:
                 return self._once(work)
+        except LOST as error:
+            raise self._judged(error) from error
         except PKCS11Error as error:
             raise translate(error, self._settings.engine_id) from error
 
@@ -83,6 +85,21 @@ class TokenLink:
         closing = threading.Thread(target=connection.end, daemon=True, name="token-close")
         closing.start()
         closing.join(CLOSE_PATIENCE)
+
+    def _judged(self, error: PKCS11Error) -> LamassuError:
+        """A failure that came twice is the token's, unless that is well: then it is this one
+        request's, as when a key is damaged, and no reason to stop asking for others."""
+        try:
+            self._once(check_seat)
+        except PKCS11Error:
+            return translate(error, self._settings.engine_id)
+        except EngineDown as down:
+            return down
+        return Unavailable(
+            f"engine {self._settings.engine_id}: the token can be used, but answers this with"
+            f" {type(error).__name__}; see its own log",
+            code="token_operation_failed",
+        )
 
     def _once(self, work: Callable[[Seat], T]) -> T:
         seat = self._take()
