@@ -50,13 +50,15 @@ def unheard(access: VaultAccess, error: http.HTTPError) -> EngineDown:
             " name server",
             retry_after=10,
         )
-    if isinstance(cause, http.EmptyPoolError | http.TimeoutError):
+    if isinstance(cause, http.EmptyPoolError | http.TimeoutError) and not isinstance(
+        cause, http.NewConnectionError
+    ):
         return EngineDown(
             f"{access.who} did not answer in time; is it overloaded, or a firewall between?",
             code="engine_timeout",
             retry_after=5,
         )
-    if isinstance(cause, http.ProtocolError) and not isinstance(cause, http.NewConnectionError):
+    if isinstance(cause, http.ProtocolError):
         return EngineDown(
             f"{access.who} broke the connection off; is it restarting, and does its listener speak"
             f" {access.url.partition(':')[0]}?",
