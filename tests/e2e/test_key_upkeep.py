@@ -29,6 +29,7 @@ crypto_engines:
     - id: software
       storage_directory: keys
       passphrase_file: secrets/keystore.pass
+      metadata: {{site: Lisbon}}
   filesystem:
     - id: old
       storage_directory: {pem}
@@ -178,6 +179,21 @@ def test_a_cas_key_is_not_deleted_and_says_who_needs_it(server: Server) -> None:
     said = run(server, "delete", found["subject_key_id"], "--yes", status=1)
 
     assert f"certificate {found['serial_number']}" in said
+
+
+@pytest.mark.parametrize("service", ["kms", "ca"])
+def test_engines_tell_what_is_configured_to_be_told_and_no_path(
+    server: Server, old_directory: Path, service: str
+) -> None:
+    with server.admin() as admin:
+        answer = admin.get(f"/api/{service}/v1/engines")
+
+    engines = {engine["id"]: engine for engine in answer.json()}
+    assert engines["software"]["metadata"] == {"site": "Lisbon"}
+    assert engines["old"]["metadata"] == {}
+    assert [one["id"] for one in engines.values() if one["default"]] == ["software"]
+    for secret in (str(server.directory), str(old_directory), "keystore", ".pass"):
+        assert secret not in answer.text.replace("Software keystore", "")
 
 
 def test_production_does_not_start_beside_keys_in_clear(fresh: Path, tmp_path: Path) -> None:
