@@ -156,9 +156,7 @@ async def test_a_signed_ca_issues_and_its_root_shows_that_it_is_offline(
     kinds = await world.event_types()
     assert kinds.count("ca.import") == 2
     audited = [
-        record["detail"]
-        for record in await world.records("audit")
-        if record["action"] == "ca.import"
+        record["detail"] for record in await world.records("audit") if record["type"] == "ca.import"
     ]
     sent = base64.b64decode(delivery(root.der, der))
     assert {one["delivery_sha256"] for one in audited} == {hashlib.sha256(sent).hexdigest()}
