@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import (
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from lamassu.kernel.records import Json
-from lamassu.services.kms.contract import KeyAlgorithm, KeySpec
+from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec
 
 MLDSAPrivateKey: TypeAlias = MLDSA44PrivateKey | MLDSA65PrivateKey | MLDSA87PrivateKey
 PrivateKey: TypeAlias = (
@@ -89,6 +90,46 @@ class WrappedKey:
     public_key: bytes  # SubjectPublicKeyInfo, DER
     wrapped_under: str
     content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUpKey:
+    """A wrapped key, with what its row said of it."""
+
+    wrapped: WrappedKey
+    name: str
+    spec: KeySpec
+    purpose: KeyPurpose
+
+    @property
+    def key_id(self) -> str:
+        return self.wrapped.key_id
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBackup:
+    """Keys of one engine, wrapped, as they stand in a file. `left_out` are ids of keys that the
+    engine would not wrap."""
+
+    id: str
+    engine_id: str
+    created_at: datetime
+    keys: tuple[BackedUpKey, ...]
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRecord:
+    """What the KMS remembers of a backup: which keys are in it, the SHA-256 (hex) of its file,
+    and when it was last shown to restore."""
+
+    id: str
+    engine_id: str
+    created_at: datetime
+    sha256: str
+    key_ids: tuple[str, ...]
+    rehearsed_at: datetime | None = None
+    rehearsed_in: str = ""
 
 
 @dataclass(frozen=True, slots=True)

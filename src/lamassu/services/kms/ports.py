@@ -12,7 +12,14 @@ from lamassu.kernel.errors import Unavailable
 from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.kms.contract import Binding, Engine, Key, KeyMove, KeyPurpose, KeySpec
-from lamassu.services.kms.model import FoundKey, KeyCounts, MadeKey, PrivateKey, WrappedKey
+from lamassu.services.kms.model import (
+    BackupRecord,
+    FoundKey,
+    KeyCounts,
+    MadeKey,
+    PrivateKey,
+    WrappedKey,
+)
 
 
 class EngineDown(Unavailable):
@@ -229,6 +236,22 @@ class KeyUnit(Protocol):
         """Forget a move."""
         ...
 
+    async def save_backup(self, record: BackupRecord) -> None:
+        """Remember a backup, or what is known of one since."""
+        ...
+
+    async def rehearses(self, key_id: str, engine_id: str) -> bool:
+        """Whether a rehearsal may have a copy of a locked key in this engine."""
+        ...
+
+    async def begin_rehearsal(self, key_id: str, engine_id: str) -> None:
+        """Note that a copy of a locked key comes into this engine, to be removed again."""
+        ...
+
+    async def end_rehearsal(self, key_id: str, engine_id: str) -> None:
+        """Take back what `begin_rehearsal` noted."""
+        ...
+
     async def delete(self, key: Key) -> None:
         """Remove a locked key, its aliases and bindings."""
         ...
@@ -272,4 +295,12 @@ class KeyStorage(Protocol):
 
     async def known_among(self, key_ids: Sequence[str]) -> frozenset[str]:
         """Which of these ids have a row."""
+        ...
+
+    async def keys_in(self, engine_id: str) -> Sequence[Key]:
+        """Every key of an engine, of whatever purpose, the oldest first."""
+        ...
+
+    async def backups(self) -> Sequence[BackupRecord]:
+        """Every backup that was made, or rehearsed, here; the newest first."""
         ...

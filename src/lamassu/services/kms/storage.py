@@ -16,6 +16,7 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    and_,
     delete,
     func,
     insert,
@@ -51,7 +52,7 @@ from lamassu.services.kms.contract import (
     KeySpec,
     MoveStep,
 )
-from lamassu.services.kms.model import KeyCounts
+from lamassu.services.kms.model import BackupRecord, KeyCounts
 from lamassu.services.kms.ports import KeyUnit
 from lamassu.services.kms.usecases.key_document import public_key_text
 
@@ -118,6 +119,24 @@ moves = Table(
     Column("target", Text, nullable=False),
     Column("step", Text, nullable=False),
     Column("begun_at", UtcDateTime, nullable=False),
+)
+backups = Table(
+    "kms_backups",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("engine_id", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("key_ids", JsonDocument, nullable=False),
+    Column("rehearsed_at", UtcDateTime),
+    Column("rehearsed_in", Text, nullable=False),
+)
+# Copies that a rehearsal may have put into an engine, and has to remove again.
+rehearsals = Table(
+    "kms_rehearsals",
+    metadata,
+    Column("key_id", Text, ForeignKey("kms_keys.key_id", ondelete="CASCADE"), primary_key=True),
+    Column("engine_id", Text, primary_key=True),
 )
 
 COLUMNS: Mapping[str, ColumnElement[object]] = {
@@ -203,6 +222,20 @@ class KmsStorage:
                 query = select(keys.c.key_id).where(keys.c.key_id.in_(batch))
                 known.update((await connection.execute(query)).scalars())
         return frozenset(known)
+
+    async def keys_in(self, engine_id: str) -> Sequence[Key]:
+        query = select(keys).where(keys.c.engine_id == engine_id)
+        held: list[Key] = []
+        async with self._database.reading(SERVICE) as connection:
+            rows = (await connection.execute(query.order_by(keys.c.created_at))).all()
+            for start in range(0, len(rows), LOOKUP_BATCH):
+                held += await _keys(connection, rows[start : start + LOOKUP_BATCH])
+        return held
+
+    async def backups(self) -> Sequence[BackupRecord]:
+        query = select(backups).order_by(backups.c.created_at.desc(), backups.c.id)
+        async with self._database.reading(SERVICE) as connection:
+            return [_backup(row) for row in await connection.execute(query)]
 
 
 class _SqlKeyUnit(ServiceUnit):
@@ -292,8 +325,34 @@ class _SqlKeyUnit(ServiceUnit):
     async def end_move(self, key_id: str) -> None:
         await self._connection.execute(delete(moves).where(moves.c.key_id == key_id))
 
+    async def save_backup(self, record: BackupRecord) -> None:
+        await self._connection.execute(delete(backups).where(backups.c.id == record.id))
+        await self._connection.execute(
+            insert(backups).values(
+                id=record.id,
+                engine_id=record.engine_id,
+                created_at=record.created_at,
+                sha256=record.sha256,
+                key_ids=list(record.key_ids),
+                rehearsed_at=record.rehearsed_at,
+                rehearsed_in=record.rehearsed_in,
+            )
+        )
+
+    async def rehearses(self, key_id: str, engine_id: str) -> bool:
+        query = select(rehearsals.c.key_id).where(_of_rehearsal(key_id, engine_id))
+        return (await self._connection.execute(query)).one_or_none() is not None
+
+    async def begin_rehearsal(self, key_id: str, engine_id: str) -> None:
+        await self.end_rehearsal(key_id, engine_id)
+        row = {"key_id": key_id, "engine_id": engine_id}
+        await self._connection.execute(insert(rehearsals).values(row))
+
+    async def end_rehearsal(self, key_id: str, engine_id: str) -> None:
+        await self._connection.execute(delete(rehearsals).where(_of_rehearsal(key_id, engine_id)))
+
     async def delete(self, key: Key) -> None:
-        for table in (aliases, bindings, moves, keys):
+        for table in (aliases, bindings, moves, rehearsals, keys):
             await self._connection.execute(delete(table).where(table.c.key_id == key.key_id))
         await self._count(key, -1)
 
@@ -378,6 +437,22 @@ def _counted(rows: Iterable[Any]) -> KeyCounts:
         by_engine[engine_id] = by_engine.get(engine_id, 0) + number
         by_algorithm[kind] = by_algorithm.get(kind, 0) + number
     return KeyCounts(by_engine, by_algorithm)
+
+
+def _of_rehearsal(key_id: str, engine_id: str) -> ColumnElement[bool]:
+    return and_(rehearsals.c.key_id == key_id, rehearsals.c.engine_id == engine_id)
+
+
+def _backup(row: Row[Any]) -> BackupRecord:
+    return BackupRecord(
+        id=row.id,
+        engine_id=row.engine_id,
+        created_at=row.created_at,
+        sha256=row.sha256,
+        key_ids=tuple(row.key_ids),
+        rehearsed_at=row.rehearsed_at,
+        rehearsed_in=row.rehearsed_in,
+    )
 
 
 def _move(row: Row[Any]) -> KeyMove:

@@ -7,22 +7,17 @@ off goes on when it is asked for again; what was switched is finished at the nex
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from datetime import datetime
 
-from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
+from lamassu.kernel.errors import Conflict, RuleViolation, Unavailable
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import AuditRecord, Event, Json
 from lamassu.services.kms import rules
-from lamassu.services.kms.contract import Key, KeyMove, MessageType, MoveStep
-from lamassu.services.kms.model import SCHEMES, PrivateKey, SignatureScheme
+from lamassu.services.kms.contract import Key, KeyMove, MoveStep
 from lamassu.services.kms.ports import KeyStorage
 from lamassu.services.kms.usecases.engines import EngineDirectory
-from lamassu.services.kms.usecases.guard import GuardedEngine
 from lamassu.services.kms.usecases.key_document import key_document
-from lamassu.services.kms.usecases.signatures import signature_holds, signature_over
-
-CHALLENGE_OCTETS = 32
+from lamassu.services.kms.usecases.prove_copy import prove_copy
 
 
 class KeyMoving:
@@ -124,7 +119,7 @@ class KeyMoving:
                 f"engine {move.target} keeps another key than it was given; nothing was switched",
                 code="key_damaged",
             )
-        await _prove(key, target)
+        await prove_copy(key, target)
 
     async def _switch(self, move: KeyMove, caller: Caller) -> KeyMove:
         switched = dataclasses.replace(move, step=MoveStep.SWITCHED)
@@ -152,33 +147,6 @@ class KeyMoving:
             unit.audit(
                 AuditRecord("kms.move.end", f"kms/{move.key_id}", caller, detail=_detail(move))
             )
-
-
-async def _prove(key: Key, engine: GuardedEngine) -> None:
-    """The copy signs, and its signature is the key's: else it is not relied on."""
-    challenge = secrets.token_bytes(CHALLENGE_OCTETS)
-    scheme = usual_scheme(key)
-
-    def sign(private_key: PrivateKey) -> bytes:
-        return signature_over(private_key, scheme, challenge, MessageType.RAW)
-
-    signature = await engine.use(key.key_id, sign, purpose=key.purpose)
-    if not signature_holds(key.public_key, scheme, challenge, MessageType.RAW, signature):
-        raise Unavailable(
-            f"engine {engine.id} signs wrongly with the copy; nothing was switched",
-            code="key_damaged",
-        )
-
-
-def usual_scheme(key: Key) -> SignatureScheme:
-    """A scheme that fits the key."""
-    for scheme in SCHEMES.values():
-        try:
-            rules.check_scheme_fits(scheme, key)
-        except LamassuError:
-            continue
-        return scheme
-    raise RuleViolation("no scheme fits the key", code="unsupported_algorithm")
 
 
 def _detail(move: KeyMove) -> dict[str, Json]:
