@@ -15,7 +15,7 @@ import pytest
 import yaml
 from cryptography import x509
 
-from tests.support.server import Server, command, copy_installation, free_port, serving
+from tests.support.server import Server, command, copy_installation, free_port, serving, told_by
 from tests.support.tables import Tables
 
 HOUR = timedelta(hours=1)
@@ -340,17 +340,8 @@ def lived_in(
             assert answer.json()["code"] == "engine_not_for_ca_keys"
         assert server.process is not None
         proc = Path(f"/proc/{server.process.pid}")
-        seen = {name: told_by(proc / name) for name in ("limits", "cmdline", "environ")}
+        seen = {name: told_by(proc / name).decode() for name in ("limits", "cmdline", "environ")}
     return directory, secret.read_bytes().strip(), seen
-
-
-def told_by(file: Path) -> str:
-    """A file of `/proc`; nothing where even the process's own user may not read it, because it
-    leaves no core."""
-    try:
-        return file.read_text()
-    except PermissionError:
-        return ""
 
 
 def _at_debug(mode: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tests.support.est import Device, bootstrap, make_dms
-from tests.support.server import Server, lamassu
+from tests.support.server import Server, lamassu, told_by
 
 # What a program sees of itself once it has opened the keystore (linux/prctl.h).
 _WATCH = """
@@ -66,7 +66,7 @@ def test_no_secret_is_anywhere_but_in_its_own_file(platform: Server, tmp_path: P
     places |= {
         "events": events,
         "arguments": (process / "cmdline").read_bytes(),
-        "environment": (process / "environ").read_bytes(),
+        "environment": told_by(process / "environ"),
         "config show": lamassu("config", "show", "--dir", str(directory)).encode(),
     }
 

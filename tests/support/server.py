@@ -205,3 +205,12 @@ def serving(directory: Path, *, elsewhere: bool = False, **options: object) -> I
 def copy_installation(source: Path, target: Path) -> Path:
     """A fresh copy of an installation with the embedded database; it must not be running."""
     return Path(shutil.copytree(source, target, symlinks=True))
+
+
+def told_by(file: Path) -> bytes:
+    """A file of `/proc`; nothing where even the process's own user may not read it, because it
+    leaves no core."""
+    try:
+        return file.read_bytes()
+    except PermissionError:
+        return b""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from lamassu.kernel.clock import SystemClock
 from lamassu.services.kms.contract import Engine, KeyPurpose
+from lamassu.services.kms.engines.keystore import Keystore
 from lamassu.services.kms.engines.software import SoftwareEngine
 from lamassu.services.kms.model import PrivateKey
 from lamassu.services.kms.ports import EngineDown
@@ -31,6 +33,9 @@ class Remote(SoftwareEngine):
     def check(self) -> None:
         if self.answers == 0:
             raise EngineDown("remote cannot be reached")
+
+    def key_ids(self, *, made_before: datetime) -> Sequence[str]:
+        return ()  # a list may be of a part
 
     def private_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
         if self.answers == 0:
@@ -114,14 +119,39 @@ async def test_an_engine_that_is_away_is_no_proof_of_anything(
     assert search.doubts == {"remote": "remote cannot be reached"}
 
 
-async def test_a_damaged_key_is_told_of_and_not_called_lost(restart: Restart, folder: Path) -> None:
+async def test_no_key_is_opened_to_see_that_it_is_there(
+    restart: Restart, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = await restart().generate(P256, purpose=CA, name="ca/a", caller=ALICE)
-    (folder / f"{key.key_id}.key").write_text("{}")
+    opened: list[str] = []
+    read = Keystore.read
 
-    search = await restart().find_lost([key.key_id])
+    def watched(store: Keystore, key_id: str, purpose: KeyPurpose) -> PrivateKey:
+        opened.append(key_id)
+        return read(store, key_id, purpose)
+
+    monkeypatch.setattr(Keystore, "read", watched)
+
+    assert (await restart().find_lost([key.key_id])).lost == []
+    assert opened == []
+
+
+async def test_a_key_that_was_set_aside_and_is_damaged_is_told_of_and_not_called_lost(
+    restart: Restart, folder: Path
+) -> None:
+    aside, damaged = [
+        await restart().generate(P256, purpose=CA, name=name, caller=ALICE)
+        for name in ("ca/aside", "ca/damaged")
+    ]
+    for key in (aside, damaged):
+        SoftwareEngine.open("software", folder, SECRET).set_aside(key.key_id)
+    next(folder.glob(f"{damaged.key_id}.*")).write_text("{}")
+
+    search = await restart().find_lost([aside.key_id, damaged.key_id])
 
     assert search.lost == []
-    assert "damaged" in search.doubts[key.key_id]
+    assert list(search.doubts) == [damaged.key_id]
+    assert "damaged" in search.doubts[damaged.key_id]
 
 
 async def test_an_engine_that_is_configured_no_more_is_told_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from lamassu.kernel.errors import Unavailable
 from lamassu.services.kms.contract import Key
@@ -12,6 +13,7 @@ from lamassu.services.kms.ports import EngineDown
 from lamassu.services.kms.usecases.engines import EngineDirectory
 
 AT_ONCE = 16
+EVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -27,6 +29,7 @@ async def find_lost_keys(keys: Iterable[Key], *, engines: EngineDirectory) -> Ke
     """Those of the keys that their engine answers it does not have.
 
     An engine that does not answer is asked no more: that it is away says nothing of its keys.
+    Where it can list them no key is opened, which would stay in memory and may never be used.
     """
     by_engine: dict[str, list[Key]] = {}
     for key in keys:
@@ -45,6 +48,7 @@ async def _search_engine(
     try:
         engine = engines.holding(engine_id)
         await engine.check()
+        listed = frozenset(await engine.key_ids(made_before=EVER))
     except Unavailable as away:
         search.doubts[engine_id] = away.text
         return
@@ -64,4 +68,5 @@ async def _search_engine(
                 else:
                     search.doubts[key.key_id] = fault.text
 
-    await asyncio.gather(*map(ask, held))
+    # What is listed is there. The others are looked for one by one: a list may be of a part.
+    await asyncio.gather(*(ask(key) for key in held if key.key_id not in listed))
