@@ -17,6 +17,7 @@ from typing import Any
 from lamassu.cli import main
 from lamassu.kernel.records import StoredEvent
 from lamassu.platform.messaging import EventBus
+from lamassu.services.ca.storage.transaction import SqlCaTransaction
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.devices.usecases import DeviceService
 from lamassu.services.dms.usecases import DmsService
@@ -27,6 +28,8 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "after_issue": (CaService, "issue", True),
     "before_bind": (DeviceService, "bind", False),
     "after_bind": (DeviceService, "bind", True),
+    "within_spending": (SqlCaTransaction, "save_approval", True),
+    "after_ca_status": (CaService, "change_ca_status", True),
     "before_answer_enroll": (DmsService, "enroll", True),
     "before_answer_reenroll": (DmsService, "reenroll", True),
 }
