@@ -69,15 +69,21 @@ class Attempt:
 
     def refused(self) -> None:
         """The token said no to this PIN."""
-        self._store._change(self._token, _refuse(self._digest))
+        self._settle(_refuse(self._digest))
 
     def succeeded(self) -> None:
         """The PIN is right: whatever was refused before is of no interest any more."""
-        self._store._change(self._token, lambda _: _Record())
+        self._settle(lambda _: _Record())
 
     def unknown(self) -> None:
         """The token did not judge the PIN."""
-        self._store._change(self._token, lambda record: replace(record, awaited=""))
+        self._settle(lambda record: replace(record, awaited=""))
+
+    def _settle(self, change: _Change) -> None:
+        # a disk that fills up just now changes nothing: what is awaited is written, and is judged
+        # at the next start by what the token says
+        with suppress(OSError):
+            self._store._change(self._token, change)
 
 
 class RefusedPins:
