@@ -30,6 +30,7 @@ from lamassu.cli.client import (
 from lamassu.cli.key_view import DETAILS, STATS, Engine, KeyId, Tags
 from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail, out, run
 from lamassu.cli.output import Column, Format, Output, PlainFormat, PlainOutput, show_list, show_one
+from lamassu.wiring.adopting import Adopting, adopt_keys, wanted_adoption
 
 KEYS = "/kms/v1/keys"
 ADOPTED = (
@@ -188,30 +189,35 @@ def adopt(
         ),
     ],
     engine: Engine = "",
+    key_id: Annotated[
+        list[str] | None,
+        typer.Option(help="A key of this id, which any kind of engine finds; repeatable."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what waits, and change nothing.")
     ] = False,
     output: PlainOutput = PlainFormat.TABLE,
     directory: Directory = DEFAULT_DIRECTORY,
 ) -> None:
-    """Take over the keys that an engine has from an earlier installation (on the host).
+    """Take over keys that an engine has from an earlier installation (on the host).
 
-    Such as PEM files in a software engine's directory, which were encrypted at its first start.
+    Such as PEM files in a software engine's directory, which were encrypted at its first start:
+    all of them without --key-id. Keys in an HSM, Vault or AWS are named by their ids, the
+    SHA-256 of their SubjectPublicKeyInfo in hexadecimal.
 
     Example: lamassu key adopt --as general --engine software --dry-run --dir var
     """
-    adopted = run(_adopt(directory, engine, purpose, dry_run))
+    wanted = wanted_adoption(engine, purpose.value, dry_run=dry_run, key_ids=key_id or ())
+    adopted = run(_adopt(directory, wanted))
     show_list(adopted, ADOPTED, output)
     if any(item["problem"] for item in adopted):
         raise typer.Exit(1)
 
 
-async def _adopt(directory: Path, engine: str, purpose: Purpose, dry_run: bool) -> list[Item]:
+async def _adopt(directory: Path, wanted: Adopting) -> list[Item]:
     async with wiring.opened(directory) as platform:
-        adoptions = await wiring.adopt_keys(
-            platform, engine_id=engine, purpose=purpose.value, dry_run=dry_run
-        )
-    done = "waits" if dry_run else "adopted"
+        adoptions = await adopt_keys(platform, wanted)
+    done = "waits" if wanted.dry_run else "adopted"
     return [
         {
             "key_id": one.found.key_id,

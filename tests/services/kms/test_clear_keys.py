@@ -33,7 +33,7 @@ from lamassu.services.kms.model import PrivateKey
 from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases import KmsService
 from lamassu.services.kms.usecases.adopt_keys import Adopting
-from lamassu.services.kms.usecases.private_keys import spki_of
+from lamassu.services.kms.usecases.private_keys import spec_of, spec_of_public_key, spki_of
 
 from .conftest import ALICE, SECRET, Records
 
@@ -277,6 +277,48 @@ async def test_an_adoption_that_was_cut_off_is_finished_by_the_next(
     assert len([kind for kind, _, _ in await records() if kind == "audit"]) == 2
     for key in (P256, RSA):
         assert await kms.use(key_id(key), lambda _: True, purpose=KeyPurpose.GENERAL)
+
+
+async def test_a_key_that_any_engine_finds_by_its_id_is_adopted(
+    fresh_store: Path, storage: KmsStorage, records: Records
+) -> None:
+    engine = opened(fresh_store)
+    made = engine.take_in(P256, purpose=KeyPurpose.GENERAL)
+    kms = await service([engine], storage)
+
+    for wanted in (
+        Adopting("pem", KeyPurpose.GENERAL, key_ids=("0" * 64,)),
+        Adopting("pem", KeyPurpose.CA, key_ids=(made.key_id,)),
+    ):
+        with pytest.raises(Unavailable):
+            await kms.adopt(wanted, caller=ALICE)
+    with pytest.raises(RuleViolation):
+        await kms.adopt(
+            Adopting("pem", KeyPurpose.GENERAL, dry_run=True, key_ids=(made.key_id,)), caller=ALICE
+        )
+    assert await records() == []
+
+    wanted = Adopting("pem", KeyPurpose.GENERAL, key_ids=(made.key_id,))
+    for _ in range(2):
+        [adopted] = await kms.adopt(wanted, caller=ALICE)
+        assert adopted.problem == ""
+
+    row = await kms.get_named(made.key_id)
+    assert (row.origin, row.spec, row.public_key) == (
+        KeyOrigin.ADOPTED,
+        KeySpec(KeyAlgorithm.ECDSA, 256),
+        spki_of(P256),
+    )
+    assert len(await records()) == 2
+
+
+@pytest.mark.parametrize(
+    "key",
+    [RSA, P256, ed25519.Ed25519PrivateKey.generate(), mldsa.MLDSA65PrivateKey.generate()],
+    ids=lambda key: type(key).__name__,
+)
+def test_public_and_private_keys_are_described_alike(key: PrivateKey) -> None:
+    assert spec_of_public_key(spki_of(key)) == spec_of(key)
 
 
 async def test_migrated_names_are_forgotten_as_the_original_forgets_them(

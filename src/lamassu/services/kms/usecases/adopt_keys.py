@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict, RuleViolation, Unavailable
 from lamassu.kernel.identity import Caller
+from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms import rules
 from lamassu.services.kms.contract import Key, KeyOrigin, KeyPurpose
 from lamassu.services.kms.model import FoundKey
 from lamassu.services.kms.ports import KeyStorage
 from lamassu.services.kms.usecases.engines import EngineDirectory
+from lamassu.services.kms.usecases.guard import GuardedEngine
+from lamassu.services.kms.usecases.private_keys import spec_of_public_key
 from lamassu.services.kms.usecases.store_key import store_key
 
 
@@ -27,11 +30,13 @@ class Adoption:
 @dataclass(frozen=True, slots=True)
 class Adopting:
     """Adoption of one engine's keys for one purpose, which stays theirs; `engine_id` absent
-    means the default engine."""
+    means the default engine. With `key_ids` of these, in any engine; else of all that an engine
+    knows to be unclaimed, of which `dry_run` only tells."""
 
     engine_id: str | None
     purpose: KeyPurpose
     dry_run: bool = False
+    key_ids: Sequence[str] = ()
 
 
 async def adopt_keys(
@@ -53,8 +58,14 @@ async def adopt_keys(
     facts = engines.facts_of(engine_id)
     if production:
         rules.check_may_hold(wanted.purpose, facts, engines.facts())
+    if wanted.dry_run and wanted.key_ids:
+        raise RuleViolation(
+            "a key named by its id is looked up as it is adopted: a dry run cannot show it",
+            code="option_refused",
+            field="key_id",
+        )
     adoptions: list[Adoption] = []
-    for found in await engine.unclaimed_keys():
+    for found in await _found(engine, wanted):
         try:
             rules.check_spec(found.spec, facts)
             row = await storage.find(found.key_id)
@@ -83,6 +94,30 @@ async def unclaimed_keys(engines: EngineDirectory) -> Mapping[str, int]:
         if found:
             waiting[engine.id] = len(found)
     return waiting
+
+
+async def _found(engine: GuardedEngine, wanted: Adopting) -> list[FoundKey]:
+    unclaimed = await engine.unclaimed_keys()
+    if not wanted.key_ids:
+        return unclaimed
+    by_id = {one.key_id: one for one in unclaimed}
+    return [
+        by_id.get(key_id) or await _look_up(engine, key_id, wanted.purpose)
+        for key_id in wanted.key_ids
+    ]
+
+
+async def _look_up(engine: GuardedEngine, key_id: str, purpose: KeyPurpose) -> FoundKey:
+    """A key that its engine finds by its id, for this purpose or for none yet. Raises
+    `Unavailable` (`key_lost`, `key_damaged`), `RuleViolation` (`unsupported_key`)."""
+    public_key = await engine.public_key(key_id, purpose=purpose)
+    if key_id_of(public_key) != key_id:
+        raise RuleViolation(
+            f"what engine {engine.id} has as {key_id} is another key",
+            code="key_damaged",
+            field="key_id",
+        )
+    return FoundKey(key_id, public_key, spec_of_public_key(public_key))
 
 
 def _check_row(row: Key | None, engine_id: str, purpose: KeyPurpose) -> None:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
+    load_der_public_key,
     load_pem_private_key,
 )
 
@@ -29,6 +30,12 @@ _MLDSA = (
     (mldsa.MLDSA65PrivateKey, 65),
     (mldsa.MLDSA87PrivateKey, 87),
 )
+_MLDSA_PUBLIC = (
+    (mldsa.MLDSA44PublicKey, 44),
+    (mldsa.MLDSA65PublicKey, 65),
+    (mldsa.MLDSA87PublicKey, 87),
+)
+_KINDS = "keys are RSA, ECDSA, Ed25519 or ML-DSA"
 _EXPONENT_MIN = 65537  # FIPS 186-5 §A.1.1: 2^16 < e < 2^256
 _EXPONENT_LIMIT = 1 << 32  # what we certify, too
 _PROBE = b"a message that every key of this kind can sign"
@@ -47,7 +54,7 @@ def parse_private_key(pem: bytes) -> PrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _malformed("the private key cannot be read") from None
     if not isinstance(key, get_args(PrivateKey)):
-        raise _unsupported("private keys are RSA, ECDSA, Ed25519 or ML-DSA")
+        raise _unsupported(_KINDS)
     return cast("PrivateKey", key)
 
 
@@ -73,11 +80,7 @@ def spec_of(key: PrivateKey) -> KeySpec:
     if isinstance(key, rsa.RSAPrivateKey):
         return KeySpec(KeyAlgorithm.RSA, key.key_size)
     if isinstance(key, ec.EllipticCurvePrivateKey):
-        # by name: other curves have 256 bits too
-        size = _CURVES.get(key.curve.name)
-        if size is None:
-            raise _unsupported("EC keys are on P-256, P-384 or P-521")
-        return KeySpec(KeyAlgorithm.ECDSA, size)
+        return KeySpec(KeyAlgorithm.ECDSA, _curve_size(key.curve))
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return KeySpec(KeyAlgorithm.ED25519, 256)
     size = next(size for kind, size in _MLDSA if isinstance(key, kind))
@@ -87,6 +90,29 @@ def spec_of(key: PrivateKey) -> KeySpec:
 def spki_of(key: PrivateKey) -> bytes:
     """The SubjectPublicKeyInfo, DER."""
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def spec_of_public_key(spki: bytes) -> KeySpec:
+    """Kind and size of a SubjectPublicKeyInfo. Raises as `spec_of`."""
+    key = load_der_public_key(spki)
+    if isinstance(key, rsa.RSAPublicKey):
+        return KeySpec(KeyAlgorithm.RSA, key.key_size)
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return KeySpec(KeyAlgorithm.ECDSA, _curve_size(key.curve))
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return KeySpec(KeyAlgorithm.ED25519, 256)
+    for kind, size in _MLDSA_PUBLIC:
+        if isinstance(key, kind):
+            return KeySpec(KeyAlgorithm.ML_DSA, size)
+    raise _unsupported(_KINDS)
+
+
+def _curve_size(curve: ec.EllipticCurve) -> int:
+    # by name: other curves have 256 bits too
+    size = _CURVES.get(curve.name)
+    if size is None:
+        raise _unsupported("EC keys are on P-256, P-384 or P-521")
+    return size
 
 
 def check_private_key(key: PrivateKey) -> None:
