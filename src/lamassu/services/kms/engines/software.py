@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from lamassu.kernel.errors import LamassuError
+from lamassu.kernel.errors import LamassuError, Unavailable
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import Engine, KeyPurpose, KeySpec
@@ -105,7 +105,12 @@ class SoftwareEngine:
     def private_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
         key = self._opened.get(key_id, purpose)
         if key is None:
-            key = self._keystore.read(key_id, purpose)
+            try:
+                key = self._keystore.read(key_id, purpose)
+            except Unavailable as error:
+                if error.code == "key_lost":
+                    self.check()  # with the whole directory gone no single key is lost
+                raise
             self._opened.put(key_id, purpose, key)
         return key
 

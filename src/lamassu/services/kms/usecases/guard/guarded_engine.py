@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lamassu.kernel.errors import LamassuError, RuleViolation, Unavailable
 from lamassu.services.kms.contract import Engine, KeyPurpose, KeySpec
-from lamassu.services.kms.model import FoundKey, MadeKey, PrivateKey
+from lamassu.services.kms.model import FoundKey, MadeKey, PrivateKey, WrappedKey
 from lamassu.services.kms.ports import (
     CryptoEngine,
     EngineDown,
@@ -21,6 +21,7 @@ from lamassu.services.kms.ports import (
     ListsKeys,
     SignsInline,
     TakesInKeys,
+    WrapsKeys,
 )
 from lamassu.services.kms.usecases.guard.breaker import Breaker
 from lamassu.services.kms.usecases.guard.meter import EngineMeter, Operation, Outcome, Unmetered
@@ -28,6 +29,7 @@ from lamassu.services.kms.usecases.guard.pool import WorkerPool
 
 T = TypeVar("T")
 
+RETRY_SECONDS = 5  # when to ask again, where the adapter does not know better
 CHECK_SECONDS = 3.5  # below the patience of who asks for readiness
 
 
@@ -66,6 +68,11 @@ class GuardedEngine:
     def gives_out_keys(self) -> bool:
         """Whether it can give a private key away."""
         return isinstance(self._engine, GivesOutKeys)
+
+    @property
+    def wraps_keys(self) -> bool:
+        """Whether its keys can be backed up to another engine, wrapped."""
+        return isinstance(self._engine, WrapsKeys)
 
     def facts(self) -> Engine:
         """What it is and can make, without asking it."""
@@ -121,6 +128,36 @@ class GuardedEngine:
         if not isinstance(engine, GivesOutKeys):
             raise RuleViolation(f"engine {self._id} gives no keys out", code="key_not_exportable")
         return await self._run(Operation.EXPORT, lambda: engine.take_out(key_id, purpose=purpose))
+
+    async def wrap(self, key_id: str, *, purpose: KeyPurpose) -> WrappedKey:
+        """The key, encrypted for another engine. Raises as `WrapsKeys.wrap`."""
+        engine = self._wrapping()
+        return await self._run(Operation.EXPORT, lambda: engine.wrap(key_id, purpose=purpose))
+
+    async def unwrap(self, wrapped: WrappedKey, *, purpose: KeyPurpose) -> MadeKey:
+        """Keep a wrapped key. Raises as `WrapsKeys.unwrap`."""
+        engine = self._wrapping()
+        return await self._run(Operation.IMPORT, lambda: engine.unwrap(wrapped, purpose=purpose))
+
+    async def keep_wrapping_key(
+        self, components: Sequence[bytes], *, security_officer_pin: bytes
+    ) -> str:
+        """See `WrapsKeys`."""
+        engine = self._wrapping()
+        return await self._run(
+            Operation.IMPORT,
+            lambda: engine.keep_wrapping_key(components, security_officer_pin=security_officer_pin),
+        )
+
+    async def keep_unwrapping_key(self, components: Sequence[bytes]) -> str:
+        """See `WrapsKeys`."""
+        engine = self._wrapping()
+        return await self._run(Operation.IMPORT, lambda: engine.keep_unwrapping_key(components))
+
+    def _wrapping(self) -> WrapsKeys:
+        if not isinstance(self._engine, WrapsKeys):
+            raise RuleViolation(f"engine {self._id} wraps no keys", code="key_backup_unsupported")
+        return self._engine
 
     async def delete(self, key_id: str) -> None:
         """Destroy a key; one that is not there is fine."""
@@ -191,12 +228,13 @@ class GuardedEngine:
             late = EngineDown(
                 f"crypto engine {self._id} did not answer in {patience:g} s",
                 code="engine_timeout",
-                retry_after=5,
+                retry_after=RETRY_SECONDS,
             )
             self._down(late)
             self._pool.replace_stuck()
             raise late from None
         except EngineDown as error:
+            error.retry_after = error.retry_after or RETRY_SECONDS
             self._observe(operation, Outcome.FAILED, started)
             self._down(error)
             raise
