@@ -21,7 +21,7 @@ import typer
 from rich.markup import escape
 
 from lamassu.cli.options import err, fail, waits
-from lamassu.platform.config import ConfigurationFaults, load
+from lamassu.platform.config import ConfigurationFaults, public_urls
 from lamassu.platform.installation import Installation
 
 DEFAULT_URL = "https://localhost:8443"
@@ -202,8 +202,8 @@ def configured_url(directory: Path) -> str:
     if not path.is_file():
         return DEFAULT_URL
     try:
-        return load(path).server.public_urls[0]
-    except (ConfigurationFaults, OSError):
+        return public_urls(path)[0]
+    except (ConfigurationFaults, OSError, ValueError, IndexError):
         err.print(
             f"[dim]{escape(str(path))} says no address (`lamassu config check` says why);"
             f" trying {DEFAULT_URL}[/dim]"

@@ -20,15 +20,9 @@ from lamassu.cli.options import (
     run,
 )
 from lamassu.kernel.errors import LamassuError
-from lamassu.platform.config import (
-    check_start,
-    exposed_secrets,
-    load,
-    masked_text,
-    not_yet_in_effect,
-    warnings,
-)
+from lamassu.platform.config import check_start, not_yet_in_effect, warnings
 from lamassu.platform.installation import Installation
+from lamassu.wiring.configuration import exposed_secrets, load, masked_text
 
 app = typer.Typer(no_args_is_help=True, help="Judge and show the configuration.")
 

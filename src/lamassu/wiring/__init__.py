@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lamassu.platform.config import load
 from lamassu.platform.database import SERVICES, migrate
 from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import JournalReport, verify_journal
-from lamassu.wiring.adopting import Adoption, adopt_keys
 from lamassu.wiring.asking import Asking
+from lamassu.wiring.configuration import load
 from lamassu.wiring.engines import engine_health
 from lamassu.wiring.founding import KeyType
 from lamassu.wiring.installing import Plan, install, store_credential
@@ -20,7 +19,6 @@ from lamassu.wiring.root_key import RootKeyPlaces
 from lamassu.wiring.serving import serving
 
 __all__ = [
-    "Adoption",
     "Asking",
     "KeyType",
     "Listen",
@@ -28,7 +26,6 @@ __all__ = [
     "Platform",
     "RootKeyPlaces",
     "Running",
-    "adopt_keys",
     "engine_health",
     "install",
     "lower_mode",

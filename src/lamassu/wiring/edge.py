@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from lamassu.kernel.errors import NotFound, Unavailable
-from lamassu.platform.config import Settings, load
+from lamassu.platform.config import Settings
 from lamassu.platform.http import build_app, nobody
 from lamassu.platform.http.health import Check
 from lamassu.platform.http.server import Listener, start
@@ -19,6 +19,7 @@ from lamassu.platform.installation import EdgeFiles, Installation
 from lamassu.platform.security.tls import build_client_context, build_server_context
 from lamassu.platform.telemetry import start_logging
 from lamassu.services.dms.client import RemoteEnrollment
+from lamassu.wiring.configuration import load
 from lamassu.wiring.listening import Listen, Running, chosen, server_files, tls_policy
 from lamassu.wiring.routes import est_mounts
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from lamassu.kernel.errors import NotFound, RuleViolation
-from lamassu.platform.config import Settings, load
+from lamassu.platform.config import Settings
 from lamassu.platform.config.settings import CryptoEngines
 from lamassu.platform.config.settings import Pkcs11Engine as Pkcs11Section
 from lamassu.platform.config.settings import SoftwareEngine as SoftwareSection
@@ -19,6 +19,7 @@ from lamassu.services.kms.contract import EngineHealth
 from lamassu.services.kms.engines.software import SoftwareEngine
 from lamassu.services.kms.ports import CryptoEngine
 from lamassu.services.kms.usecases.engines import EngineDirectory
+from lamassu.wiring.configuration import load
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,7 @@ def open_engines(
 def _software(
     installation: Installation, settings: Settings, section: SoftwareSection, *, seal: bool
 ) -> SoftwareEngine:
-    secret = _passphrase(installation.directory / section.passphrase_file)
+    secret = read_passphrase(installation.directory / section.passphrase_file)
     engine = SoftwareEngine.open(
         section.id,
         installation.directory / section.storage_directory,
@@ -116,7 +117,8 @@ def _aws(installation: Installation, engines: CryptoEngines) -> list[CryptoEngin
     return open_aws_engines(installation, engines)
 
 
-def _passphrase(path: Path) -> bytes:
+def read_passphrase(path: Path) -> bytes:
+    """The keystore's, which others may not read. Raises `NotFound`, `RuleViolation`."""
     field = "crypto_engines.software.passphrase_file"
     try:
         mode = path.stat().st_mode

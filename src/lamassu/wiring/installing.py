@@ -19,7 +19,7 @@ from lamassu.kernel.errors import Conflict, Forbidden, LamassuError, RuleViolati
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
 from lamassu.kernel.x509.pem import ders_of
-from lamassu.platform.config import Choices, Settings, edge_template, load, platform_template
+from lamassu.platform.config import Choices, Settings, edge_template, platform_template
 from lamassu.platform.config.yaml_input import read
 from lamassu.platform.database import SERVICES, migrate
 from lamassu.platform.database.dialect import Dialect
@@ -40,6 +40,7 @@ from lamassu.services.access.contract import (
 )
 from lamassu.services.access.rules import hosts_of, is_loopback
 from lamassu.wiring.asking import held_certificate
+from lamassu.wiring.configuration import load
 from lamassu.wiring.founding import KeyType, found_pki, is_founded
 from lamassu.wiring.platform import AUDIT_KEY, BOOKMARK_KEY, Platform, opened, url_hosts
 from lamassu.wiring.root_key import RootKeyPlaces, prepare_export

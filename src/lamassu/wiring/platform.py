@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from lamassu.kernel.clock import SystemClock
 from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.identity import system_caller
-from lamassu.platform.config import Settings, check_start, load
+from lamassu.platform.config import Settings, check_start
 from lamassu.platform.database import SERVICES, Database, RecordWriter
 from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import EventBus
@@ -42,6 +42,7 @@ from lamassu.services.va import events as va_events
 from lamassu.services.va.storage import VaStorage
 from lamassu.services.va.usecases import VaService
 from lamassu.wiring.asking import NO_ASKING, Asking
+from lamassu.wiring.configuration import load
 from lamassu.wiring.engines import open_engines
 
 AUDIT_KEY = "audit.key"

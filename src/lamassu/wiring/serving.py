@@ -11,7 +11,7 @@ import structlog
 
 from lamassu.kernel.errors import RuleViolation, Unavailable
 from lamassu.kernel.x509.pem import ders_of
-from lamassu.platform.config import load, warnings
+from lamassu.platform.config import warnings
 from lamassu.platform.http import Application, build_app, nobody
 from lamassu.platform.http.health import Check
 from lamassu.platform.http.metrics import metrics_mount
@@ -23,6 +23,7 @@ from lamassu.platform.security.tls import (
 )
 from lamassu.platform.telemetry import start_logging
 from lamassu.services.access.contract import Mode
+from lamassu.wiring.configuration import load
 from lamassu.wiring.edge import serving_edge
 from lamassu.wiring.jobs import running_jobs
 from lamassu.wiring.listening import Listen, Running, chosen, server_files, tls_policy

@@ -708,7 +708,12 @@ def test_secrets_are_read_from_a_mount_of_their_own(vault: VaultServer) -> None:
     source = VaultSecrets(access, mount_path="settings", seconds=5)
 
     assert source.read_secret("lamassu/db") == "p/4"
-    assert source.read_secret("two") == '{"a": "1", "b": "2"}'
+    assert source.read_secret("two", "b") == "2"
+    with pytest.raises(RuleViolation) as several:
+        source.read_secret("two")
+    assert several.value.code == "secret_ambiguous"
+    with pytest.raises(NotFound):
+        source.read_secret("two", "c")
     with pytest.raises(NotFound) as missing:
         source.read_secret("none")
     assert missing.value.code == "secret_missing"

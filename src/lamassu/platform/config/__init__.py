@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -15,7 +16,8 @@ from lamassu.platform.config.judgement import (
     start_faults,
     warnings,
 )
-from lamassu.platform.config.settings import Settings, judge
+from lamassu.platform.config.secret_references import SecretReader, SecretSource, resolver
+from lamassu.platform.config.settings import Server, Settings, judge
 from lamassu.platform.config.template import Choices, edge_template, platform_template
 from lamassu.platform.config.yaml_input import read
 
@@ -23,6 +25,8 @@ __all__ = [
     "Choices",
     "ConfigurationFaults",
     "Fault",
+    "SecretReader",
+    "SecretSource",
     "Settings",
     "check_start",
     "edge_template",
@@ -31,6 +35,7 @@ __all__ = [
     "masked_text",
     "not_yet_in_effect",
     "platform_template",
+    "public_urls",
     "start_faults",
     "warnings",
 ]
@@ -38,17 +43,30 @@ __all__ = [
 MASK = "**********"
 
 
-def load(path: Path) -> Settings:
-    """Read and judge a configuration. Raises `ConfigurationFaults` with all its faults."""
-    return judge(read(path), str(path))
+def load(path: Path, secrets: SecretSource | None = None) -> Settings:
+    """Read and judge a configuration. Raises `ConfigurationFaults` with all its faults.
+
+    Blocks where secrets of engines are named, while they are asked; bounded in time. Without
+    `secrets` none are, and each of them is a fault.
+    """
+    return judge(read(path, resolver(path, secrets)), str(path))
 
 
-def masked_text(path: Path) -> str:
+def public_urls(path: Path) -> Sequence[str]:
+    """The names that clients use, whatever else of the configuration cannot be had here: not
+    everybody who calls the API sees the platform's variables and secrets.
+
+    Raises `ConfigurationFaults` where it is no YAML, `ValueError` for faulty names.
+    """
+    return Server.model_validate(read(path).values.get("server") or {}).public_urls
+
+
+def masked_text(path: Path, secrets: SecretSource | None = None) -> str:
     """The configuration in effect as YAML, with every secret masked.
 
-    Masked is what is secret by its type, and whatever came from a variable or a file.
+    Masked is what is secret by its type, and whatever came from a variable, a file or an engine.
     """
-    document, _ = by_kind(read(path))
+    document, _ = by_kind(read(path, resolver(path, secrets)))
     settings = judge(document, str(path))
     tree = settings.model_dump(mode="json", exclude_none=True)
     for reference in document.referred:

@@ -8,18 +8,19 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lamassu.platform.config.engine_forms import by_kind
+from lamassu.platform.config.secret_references import SecretSource, resolver
 from lamassu.platform.config.settings import judge
 from lamassu.platform.config.yaml_input import read
 
 
-def exposed_secrets(path: Path) -> Sequence[str]:
+def exposed_secrets(path: Path, secrets: SecretSource | None = None) -> Sequence[str]:
     """The fields of these secrets; none where a variable or another file holds them.
 
     Raises `ConfigurationFaults`.
     """
     if not path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         return []
-    document, places = by_kind(read(path))
+    document, places = by_kind(read(path, resolver(path, secrets)))
     shown = judge(document, str(path)).model_dump(mode="json", exclude_none=True)
     return [
         places.path(field)

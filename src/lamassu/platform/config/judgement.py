@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from lamassu.kernel.errors import RuleViolation
 from lamassu.platform.config.faults import Fault
-from lamassu.platform.config.settings import ClientAuth, Settings
+from lamassu.platform.config.settings import ClientAuth, Settings, VaultEngine
 from lamassu.platform.database.dialect import Dialect
 
 
@@ -71,22 +71,28 @@ def _production_faults(settings: Settings, directory: Path) -> list[Fault]:
         parts = urlsplit(url)
         if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
             faults.append(Fault(where, "http://", "https://: keys and secrets go that way"))
-    return [*faults, *_vault_faults(settings)]
+    return [
+        *faults,
+        *(
+            fault
+            for index, vault in enumerate(settings.crypto_engines.hashicorp_vault)
+            for fault in vault_faults(f"crypto_engines.hashicorp_vault[{index}]", vault)
+        ),
+    ]
 
 
-def _vault_faults(settings: Settings) -> list[Fault]:
+def vault_faults(where: str, vault: VaultEngine) -> list[Fault]:
+    """What production refuses of a Vault's section, which stands at `where`."""
     faults = []
-    for index, vault in enumerate(settings.crypto_engines.hashicorp_vault):
-        where = f"crypto_engines.hashicorp_vault[{index}]"
-        parts = urlsplit(vault.url)
-        if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-            field = "protocol" if vault.address is None else "address"
-            faults.append(
-                Fault(f"{where}.{field}", "http", "https: the secret id and keys go that way")
-            )
-        if vault.insecure_skip_verify:
-            wanted = "false, and the CA of Vault's listener in ca_cert_file"
-            faults.append(Fault(f"{where}.insecure_skip_verify", "true", wanted))
+    parts = urlsplit(vault.url)
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        field = "protocol" if vault.address is None else "address"
+        faults.append(
+            Fault(f"{where}.{field}", "http", "https: the secret id and keys go that way")
+        )
+    if vault.insecure_skip_verify:
+        wanted = "false, and the CA of Vault's listener in ca_cert_file"
+        faults.append(Fault(f"{where}.insecure_skip_verify", "true", wanted))
     return faults
 
 

@@ -1,14 +1,15 @@
 """One YAML file, read strictly: keys stand once, nothing is aliased, references are resolved.
 
 `${NAME}` in any text is an environment variable, `${file:PATH}` a file's content without its
-last line end (a relative path counts from the configuration's folder), `$${` a plain `${`.
+last line end (a relative path counts from the configuration's folder), `${secret:ENGINE/NAME}` a
+secret that a crypto engine of this file holds, `$${` a plain `${`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -36,9 +37,39 @@ class Document:
     faults: list[Fault] = field(default_factory=list)
 
 
-def read(path: Path) -> Document:
+@dataclass(frozen=True, slots=True)
+class SecretReference:
+    """`${secret:name}`, where `path` is the field that it stands in."""
+
+    path: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Why a secret could not be had, for people."""
+
+    reason: str
+
+
+Resolve = Callable[[Document, Sequence[SecretReference]], Mapping[str, str | Unresolved]]
+"""Given the document with its secrets left empty, their values by name."""
+
+
+def no_secrets(
+    document: Document, references: Sequence[SecretReference]
+) -> Mapping[str, str | Unresolved]:
+    """For who may not ask engines."""
+    reason = Unresolved("secrets of engines are not read here")
+    return {reference.name: reason for reference in references}
+
+
+def read(path: Path, resolve: Resolve = no_secrets) -> Document:
     """Read the file. Raises `ConfigurationFaults` where it is no YAML; smaller faults are kept,
-    so that they can be told together with those of the values."""
+    so that they can be told together with those of the values.
+
+    Where secrets of engines are named it is read twice: first for the engines.
+    """
     text = _text_of(path)
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -48,12 +79,23 @@ def read(path: Path) -> Document:
         ) from None
     except yaml.YAMLError as error:
         raise ConfigurationFaults(str(path), [_yaml_fault(error, text)]) from None
-    reader = _Reader(path.parent)
+    document, wanted = _document(node, path, {})
+    if not wanted:
+        return document
+    found = resolve(document, wanted)
+    return _document(node, path, found)[0]
+
+
+def _document(
+    node: yaml.Node | None, path: Path, secrets: Mapping[str, str | Unresolved]
+) -> tuple[Document, Sequence[SecretReference]]:
+    reader = _Reader(path.parent, secrets)
     values = reader.value(node, "", 0) if node is not None else {}
     if not isinstance(values, dict):
         reader.faults.append(Fault("the file", "no mapping", "sections by name (http:, ...)"))
         raise ConfigurationFaults(str(path), reader.faults)
-    return Document(cast("dict[str, object]", values), reader.referred, reader.faults)
+    document = Document(cast("dict[str, object]", values), reader.referred, reader.faults)
+    return document, reader.wanted
 
 
 def _yaml_fault(error: yaml.YAMLError, text: str) -> Fault:
@@ -89,9 +131,11 @@ def _text_of(path: Path) -> str:
 class _Reader:
     """Turns nodes into values and gathers every fault on the way."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, secrets: Mapping[str, str | Unresolved]) -> None:
         self.faults: list[Fault] = []
         self.referred: set[str] = set()
+        self.wanted: list[SecretReference] = []
+        self._secrets = secrets
         self._folder = folder
         self._seen: set[int] = set()
         self._constructor = yaml.SafeLoader("")
@@ -150,7 +194,11 @@ class _Reader:
             if name is None:
                 return "${"
             self.referred.add(path)
-            return self._file(name[5:], path) if name.startswith("file:") else self._env(name, path)
+            if name.startswith("file:"):
+                return self._file(name[5:], path)
+            if name.startswith("secret:"):
+                return self._secret(name[7:], path)
+            return self._env(name, path)
 
         if "${" in _REFERENCE.sub("", text):
             self.faults.append(
@@ -161,7 +209,8 @@ class _Reader:
 
     def _env(self, name: str, path: str) -> str:
         if not _NAME.fullmatch(name):
-            self.faults.append(Fault(path, f"${{{name}}}", "${VARIABLE} or ${file:PATH}"))
+            wanted = "${VARIABLE}, ${file:PATH} or ${secret:ENGINE/NAME}"
+            self.faults.append(Fault(path, f"${{{name}}}", wanted))
             return ""
         value = os.environ.get(name)
         if not value:
@@ -171,6 +220,17 @@ class _Reader:
             )
             return ""
         return value
+
+    def _secret(self, name: str, path: str) -> str:
+        value = self._secrets.get(name)
+        if value is None:
+            self.wanted.append(SecretReference(path, name))
+            return ""
+        if isinstance(value, str) and value and len(value) <= LARGEST_SECRET:
+            return value
+        reason = value.reason if isinstance(value, Unresolved) else "it is empty, or over 64 KiB"
+        self.faults.append(Fault(path, f"${{secret:{name}}}: {reason}", "a secret to be read"))
+        return ""
 
     def _file(self, name: str, path: str) -> str:
         try:

@@ -21,11 +21,12 @@ class VaultSecrets:
         self._mount = mount_path or access.mount_path
         self._session = VaultSession(access, at_once=2, seconds=seconds)
 
-    def read_secret(self, name: str) -> str:
-        """The secret's only field, or the whole as JSON where it has several.
+    def read_secret(self, name: str, field: str | None = None) -> str:
+        """A field of the secret; without a name its only one.
 
         Raises `NotFound` (`secret_missing`), `EngineRefused` (`access_denied`, ...),
-        `EngineDown`, `RuleViolation` (`secret_is_key`, `secret_empty`).
+        `EngineDown`, `RuleViolation` (`secret_is_key`,
+        `secret_empty`, `secret_ambiguous`).
         """
         if _KEY_ID.fullmatch(name.rpartition("/")[2]):
             raise RuleViolation(
@@ -53,11 +54,15 @@ class VaultSecrets:
         fields = answer["data"].get("data") if isinstance(answer, dict) else None
         if not isinstance(fields, dict) or not fields:
             raise RuleViolation(f"the secret {name} is empty", code="secret_empty")
-        if len(fields) == 1:
-            [value] = fields.values()
-            if isinstance(value, str):
-                return value
-        return json.dumps(fields)
+        if field is None and len(fields) > 1:
+            raise RuleViolation(
+                f"the secret {name} has {len(fields)} fields; name one of them: {name}#FIELD",
+                code="secret_ambiguous",
+            )
+        if field is not None and field not in fields:
+            raise NotFound(f"the secret {name} has no field {field}", code="secret_missing")
+        value = fields[field] if field is not None else next(iter(fields.values()))
+        return value if isinstance(value, str) else json.dumps(value)
 
     def close(self) -> None:
         """Give the token back."""
