@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--keys", default=",".join(SPECS), help="kinds of keys, with commas")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     arguments = parser.parse_args()
+    sys.setswitchinterval(0.0005)  # as `lamassu serve` does
     for kind in arguments.engines.split(","):
         with tempfile.TemporaryDirectory() as folder:
             try:
