@@ -6,11 +6,15 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from lamassu.platform.database import Database
-from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec
-from lamassu.services.kms.storage import counts, keys
+from lamassu.kernel.clock import SystemClock
+from lamassu.platform.database import Database, migrate
+from lamassu.platform.database.migrate import downgrade
+from lamassu.services.kms.contract import KeyAlgorithm, KeyOrigin, KeyPurpose, KeySpec
+from lamassu.services.kms.engines.software import SoftwareEngine
+from lamassu.services.kms.storage import KmsStorage, counts, keys
 from lamassu.services.kms.usecases import KmsService
 from lamassu.services.kms.usecases.count_keys import count_keys
+from tests.support.databases import DatabaseFactory
 
 from .conftest import ALICE, MakeKey
 
@@ -95,3 +99,36 @@ async def test_too_many_to_count_are_not_counted(
     assert (answer.status_code, answer.json()["code"]) == (400, "too_many_to_count")
     assert (await api.get("/v1/stats", params={"filter": "name[eq]k1"})).status_code == 200
     assert (await api.get("/v1/stats")).json()["total_keys"] == 3
+
+
+async def test_keys_of_an_earlier_release_are_counted_once(
+    database_factory: DatabaseFactory, engine: SoftwareEngine
+) -> None:
+    settings = await database_factory.settings(["kms"])
+    database = await database_factory.open(settings, services=["kms"])
+    kms = KmsService(
+        engines=[engine],
+        default_engine_id="software",
+        storage=KmsStorage(database),
+        clock=SystemClock(),
+    )
+    for purpose in (KeyPurpose.GENERAL, KeyPurpose.GENERAL, KeyPurpose.CA):
+        key = await kms.generate(ED25519, purpose=purpose, name="k", caller=ALICE)
+    await database.close()
+
+    await downgrade(settings, "kms", "0001")
+    await migrate(settings, ["kms"])
+
+    database = await database_factory.open(settings, services=["kms"])
+    kept, counted = await kept_and_counted(database)
+    assert (
+        kept
+        == counted
+        == {
+            ("software", "Ed25519", "general"): 2,
+            ("software", "Ed25519", "ca"): 1,
+        }
+    )
+    again = await KmsStorage(database).find(key.key_id)
+    assert again is not None
+    assert (again.origin, again.bindings) == (KeyOrigin.GENERATED, ())
