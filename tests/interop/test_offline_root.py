@@ -5,6 +5,7 @@ The commands are those of `docs/how-to/offline-root.md`, block by block.
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -18,7 +19,9 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from lamassu.kernel.x509.pem import pem_of
 from tests.support.csrs import request
 from tests.support.engines import ComponentMissing
 from tests.support.server import Server, make_installation, serving
@@ -91,8 +94,20 @@ class Hosts:
     def pem(self, ca_id: str) -> Path:
         path = self.platform / f"{ca_id}.crt"
         if not path.exists():
-            self.run("platform", f"lamassu ca get {ca_id} -o pem > {path}")
+            answer = self.ask("GET", f"/api/ca/v1/cas/{ca_id}")
+            path.write_bytes(base64.b64decode(answer.json()["certificate"]["certificate"]))
         return path
+
+    def ask(self, method: str, path: str, body: object = None) -> httpx.Response:
+        """As the admin, over the API."""
+        with self.server.admin() as client:
+            return client.request(method, path, json=body)
+
+    def deliver(self, path: str, content: bytes, **more: str) -> tuple[int, str]:
+        """What the API says to a file."""
+        body = {"signed": base64.b64encode(content).decode(), **more}
+        answer = self.ask("POST", path, body)
+        return answer.status_code, answer.json().get("err", "")
 
     def ocsp(self, name: str, issuer: str) -> str:
         return self.run(
@@ -106,8 +121,6 @@ class Hosts:
         crls = b""
         for name in ("acme-root", *between):
             crl = x509.load_der_x509_crl(self.fetch(f"/ca/{name}.crl"))
-            from cryptography.hazmat.primitives.serialization import Encoding
-
             crls += crl.public_bytes(Encoding.PEM)
         (self.platform / "crls.pem").write_bytes(crls)
         chain = "".join(self.pem(name).read_text() for name in between)
@@ -177,30 +190,32 @@ def test_the_seeds_hierarchy_stands_under_an_offline_root(hosts: Hosts) -> None:
 
 
 def check_nothing_is_issued_before(hosts: Hosts) -> None:
-    listed = hosts.run("platform", "lamassu ca list")
-    assert "acme-intermediate" not in listed
+    ids = [ca["id"] for ca in hosts.ask("GET", "/api/ca/v1/cas").json()["list"]]
+    assert "acme-intermediate" not in ids
     assert "AWAITING_CERTIFICATE" in hosts.run("platform", "lamassu ca requests")
-    refused = hosts.run("platform", "lamassu ca create x --parent acme-intermediate", status=1)
-    assert "CA not found" in refused or "profile" in refused
+    path = "/api/ca/v1/cas/acme-intermediate/certificates/sign"
+    assert hosts.ask("POST", path, {"csr": wire_csr()}).status_code == 404
 
 
 def check_forgeries_are_refused(hosts: Hosts) -> None:
     bundle = (hosts.platform / "session-1.bundle").read_bytes()
-    (hosts.platform / "forged.bundle").write_bytes(bundle.replace(b"Ada", b"Eve"))
-    forged = hosts.run("platform", "lamassu ca import-signed forged.bundle", status=1)
-    assert "was changed or is a forgery" in forged
-    unconfirmed = hosts.run("platform", "lamassu ca import-signed session-1.bundle", status=1)
-    assert "compare its fingerprint" in unconfirmed
-    early = hosts.run("platform", "lamassu va import-crl session-1.bundle", status=1)
-    assert "no CA here signed this" in early
-    assert "acme" not in hosts.run("platform", "lamassu ca list")
+    take_in = "/api/ca/v1/cas/import-signed"
+    forged = hosts.deliver(take_in, bundle.replace(b"Ada", b"Eve"))
+    assert forged[0] == 400
+    assert "was changed or is a forgery" in forged[1]
+    unconfirmed = hosts.deliver(take_in, bundle)
+    assert unconfirmed[0] == 400
+    assert "compare its fingerprint" in unconfirmed[1]
+    early = hosts.deliver("/api/va/v1/crls/import", bundle)
+    assert early[0] == 400
+    assert "no CA here signed this" in early[1]
+    ids = [ca["id"] for ca in hosts.ask("GET", "/api/ca/v1/cas").json()["list"]]
+    assert not [ca_id for ca_id in ids if ca_id.startswith("acme")]
 
 
 def check_the_hierarchy(hosts: Hosts) -> None:
-    listed = hosts.run("platform", "lamassu ca list --filter 'id[ct]acme' -o json")
-    import json
-
-    cas = {ca["id"]: ca for ca in json.loads(listed)}
+    listed = hosts.ask("GET", "/api/ca/v1/cas?filter=id[ct]acme").json()["list"]
+    cas = {ca["id"]: ca for ca in listed}
     years = {name: round((_end(ca) - datetime.now(UTC)).days / 365) for name, ca in cas.items()}
     assert years == {
         "acme-root": 10, "acme-intermediate": 5, "acme-manufacturing": 2, "acme-fleet": 2,
@@ -221,18 +236,22 @@ def check_the_hierarchy(hosts: Hosts) -> None:
         "platform", "lamassu ca create other --parent acme-root --profile device-profile", status=1
     )
     assert "the key of acme-root is offline" in refused
-    again = hosts.run("platform", "lamassu ca import-signed session-1.bundle")
-    assert "acme-intermediate" in again
-    hosts.run("platform", "lamassu va import-crl session-1.bundle")
+    bundle = (hosts.platform / "session-1.bundle").read_bytes()
+    assert hosts.deliver("/api/ca/v1/cas/import-signed", bundle)[0] == 200
+    assert hosts.deliver("/api/va/v1/crls/import", bundle)[0] == 200
+
+
+def wire_csr() -> str:
+    pem = pem_of(request("device-1"), "CERTIFICATE REQUEST")
+    return base64.b64encode(pem).decode()
 
 
 def a_device(hosts: Hosts) -> Path:
-    from lamassu.kernel.x509.pem import pem_of
-
-    csr = hosts.platform / "device.csr"
-    csr.write_bytes(pem_of(request("device-1"), "CERTIFICATE REQUEST"))
+    path = "/api/ca/v1/cas/acme-manufacturing/certificates/sign"
+    issued = hosts.ask("POST", path, {"csr": wire_csr()})
+    assert issued.status_code == 201, issued.text
     leaf = hosts.platform / "device.crt"
-    hosts.run("platform", f"lamassu cert sign {csr} --ca acme-manufacturing -o pem > {leaf}")
+    leaf.write_bytes(base64.b64decode(issued.json()["certificate"]))
     return leaf
 
 
@@ -254,9 +273,15 @@ def check_what_shows_after_it(hosts: Hosts) -> None:
     )
     assert not right
     assert "certificate revoked" in text
-    older = hosts.run("platform", "lamassu va import-crl session-1.bundle", status=1)
-    assert "CRL number 2 is here already" in older
-    assert "pending" not in hosts.run("platform", "lamassu va import-crl session-2.bundle")
+    hosts.server.stop()
+    hosts.server.start()  # an installation with an offline root starts like any other
+    assert "acme-intermediate.crt: revoked" in hosts.ocsp("acme-intermediate", "acme-root")
+    path = "/api/va/v1/crls/import"
+    older = hosts.deliver(path, (hosts.platform / "session-1.bundle").read_bytes())
+    assert older[0] == 409
+    assert "CRL number 2 is here already" in older[1]
+    again = hosts.deliver(path, (hosts.platform / "session-2.bundle").read_bytes())
+    assert again[0] == 200
 
 
 def check_the_token(token: Token) -> None:
