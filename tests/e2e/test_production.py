@@ -88,7 +88,7 @@ def test_init_in_production_with_software_alone_makes_nothing(tmp_path: Path) ->
     said = refused("init", "--dir", str(directory), "--key-type", "ecdsa-p256")
 
     assert "production makes no keys of CAs in engine software" in said
-    assert "nothing was made; configure an HSM (pkcs11), hashicorp_vault or aws_kms" in said
+    assert "nothing was founded; configure an HSM (pkcs11), hashicorp_vault or aws_kms" in said
     assert [path.name for path in directory.iterdir()] == ["config.yml"]
 
 

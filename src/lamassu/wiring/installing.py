@@ -137,8 +137,8 @@ def _check_founding_engine(settings: Settings) -> None:
         else "configure an HSM (pkcs11), hashicorp_vault or aws_kms under crypto_engines"
     )
     raise RuleViolation(
-        f"production makes no keys of CAs in engine {engines.chosen_id} ({engines.chosen.kind}), so"
-        f" that nothing was made; {advice}, or found this installation with mode: development",
+        f"production makes no keys of CAs in engine {engines.chosen_id} ({engines.chosen.kind}): "
+        f"nothing was founded; {advice}, or found this installation with mode: development",
         code="engine_not_for_ca_keys",
         field="crypto_engines.default_id",
     )
