@@ -52,7 +52,10 @@ def answered(request: x509.CertificateSigningRequest, root: Made, **changed: Any
         .add_extension(
             x509.BasicConstraints(changed.get("ca", True), changed.get("path_length", 1)), True
         )
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(request.public_key()), False)
+        .add_extension(
+            changed.get("ski") or x509.SubjectKeyIdentifier.from_public_key(request.public_key()),
+            False,
+        )
     )
     usage = make("x", ca=changed.get("ca", True)).certificate.extensions.get_extension_for_class(
         x509.KeyUsage
@@ -309,24 +312,15 @@ async def test_a_revocation_below_an_offline_root_names_its_ceremony(
     assert "lamassu-ceremony" not in near.headers
 
 
-async def test_a_root_made_without_ours_may_share_no_key_identifier(
-    world: World, root: Made
-) -> None:
-    await world.profile()
-    other = await world.root("other-root")
-    request = await asked_again(world)
-    clash = make(
-        "Clash", ca=True, path_length=2, not_before=START - YEAR, not_after=START + 9 * YEAR,
-    )  # fmt: skip
-    from dataclasses import replace
-
-    # a root of ours under another id has this very certificate
-    forged = replace(clash, der=other.certificate.der)
-    refused = await taken_in(world, forged, answered(request, clash))
-    assert refused.json()["code"] in ("certificate_refused", "key_id_in_use")
-    assert refused.status_code in (400, 409)
-
-
-async def asked_again(world: World) -> x509.CertificateSigningRequest:
-    answer = await world.api.post("/v1/cas", json=BODY)
-    return x509.load_pem_x509_csr(base64.b64decode(answer.json()["csr"]))
+async def test_a_key_identifier_that_is_anothers_is_refused(world: World, root: Made) -> None:
+    """By it a CRL is found, and a CRL tells who is revoked."""
+    request = await asked(world)
+    own = await world.root("own-root")
+    taken = x509.SubjectKeyIdentifier(bytes.fromhex(own.certificate.subject_key_id))
+    before = await world.count()
+    refused = await taken_in(world, root, answered(request, root, ski=taken))
+    assert (refused.status_code, refused.json()["code"]) == (409, "key_id_in_use")
+    roots = x509.SubjectKeyIdentifier(bytes.fromhex(root.subject_key_id))
+    refused = await taken_in(world, root, answered(request, root, ski=roots))
+    assert (refused.status_code, refused.json()["code"]) == (409, "key_id_in_use")
+    assert await world.count() == before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -81,11 +81,13 @@ class SignedImport:
             )
         check_root(root, now)
         check_root_is_known(root, stored_root, root_fingerprint)
-        await self._check_key_id_free(root, root_id)
         answered = [
             _Answered(awaited, csr, der, check_answers(der, csr, root, delivery, now))
             for awaited, der, csr in waiting
         ]
+        await self._check_key_ids_free(
+            {root_id: certificate_facts(root), **{one.awaited.id: one.facts for one in answered}}
+        )
         return await self._store_all(
             root_id,
             root,
@@ -139,15 +141,18 @@ class SignedImport:
             field="signed",
         )
 
-    async def _check_key_id_free(self, root: bytes, root_id: str) -> None:
-        """Security rule 14: a key identifier means one key."""
-        other = await self._store.find_ca_by_key_id(certificate_facts(root).ski)
-        if other is not None and other.id != root_id:
-            raise Conflict(
-                f"the CA {other.id} has the root's subject key identifier already",
-                code="key_id_in_use",
-                field="signed",
-            )
+    async def _check_key_ids_free(self, arriving: Mapping[str, CertificateFacts]) -> None:
+        """Security rule 14: a subject key identifier means one key; by it CRLs are found."""
+        for ca_id, facts in arriving.items():
+            other = await self._store.find_ca_by_key_id(facts.ski)
+            twins = [twin for twin, its in arriving.items() if its.ski == facts.ski]
+            if len(twins) > 1 or (other is not None and other.id != ca_id):
+                holder = other.id if other is not None and other.id != ca_id else twins[0]
+                raise Conflict(
+                    f"the subject key identifier of {ca_id} is that of {holder} already",
+                    code="key_id_in_use",
+                    field="signed",
+                )
 
     async def _store_all(
         self,
