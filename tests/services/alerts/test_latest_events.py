@@ -16,6 +16,7 @@ from lamassu.kernel.records import Event, StoredEvent
 from lamassu.platform.database import Database
 from lamassu.platform.http import Mount, build_app
 from lamassu.platform.messaging import EventBus
+from lamassu.platform.messaging.feed import BATCH
 from lamassu.services.alerts import events
 from lamassu.services.alerts.http import routes
 from lamassu.services.alerts.model import LatestEvent
@@ -128,15 +129,15 @@ async def test_a_backlog_is_counted_in_few_transactions(
 
     monkeypatch.setattr(service, "count", counted)
     async with database.unit("ca") as unit:
-        for number in range(150):
+        for number in range(BATCH + 50):
             unit.emit(Event("ca.happened", "ca/x", number, {}, system_caller("t")))
     bus = EventBus(database)
     events.subscribe(bus, service)
     await bus.drained()
     await bus.stop()
 
-    assert [seen.counter for seen in await service.latest()] == [150]
-    assert calls == [100, *[1] * 100, 50]
+    assert [seen.counter for seen in await service.latest()] == [BATCH + 50]
+    assert calls == [BATCH, *[1] * BATCH, 50]
 
 
 async def request(service: AlertsService, method: str, path: str, *chain: bytes) -> httpx.Response:

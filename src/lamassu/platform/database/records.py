@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypedDict
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from lamassu.kernel.identity import Caller, PrincipalKind
 from lamassu.kernel.records import AuditRecord, Event, Json
 from lamassu.platform.database.types import time_text
@@ -98,7 +100,7 @@ class RecordWriter:
         """The last record of this process in a service; `None` where it wrote nothing."""
         if not self._counter(service).last:
             return None
-        body = canonical({"type": "journal.closed", "subject": service, "time": rfc3339(now)})
+        body = json_text({"type": "journal.closed", "subject": service, "time": rfc3339(now)})
         return self._stamp(service, [_Draft(CLOSED, "journal.closed", service, body)], now)
 
     def settle(self, stamped: Stamped, *, committed: bool) -> None:
@@ -154,7 +156,7 @@ class _Draft:
     kind: str
     type: str
     subject: str
-    body: str  # canonical: what cannot be written down must fail before a number is drawn
+    body: str  # what cannot be written down must fail before a number is drawn
 
 
 def sealed_bytes(service: str, *, boot: str, n: int, kind: str, trail: str, body: str) -> bytes:
@@ -167,9 +169,18 @@ def head_bytes(service: str, position: int, hash_: bytes) -> bytes:
     return f"head\n{service}\n{position}\n{hash_.hex()}".encode()
 
 
-def canonical(value: Json) -> str:
-    """JSON in one form only: sorted keys, no spaces, ASCII (a lone surrogate stays escaped)."""
-    return _ENCODER.encode(value)
+def json_text(value: Json) -> str:
+    """Compact JSON. What a record's MAC covers is this text, so that its form is free.
+
+    pydantic's encoder takes a fifth of the time that the library's takes, of which there are ten
+    records for each enrolment. What it has no words for the library's writes, or refuses: a
+    lone surrogate, which stays escaped, and numbers that are none.
+    """
+    try:
+        text = to_json(value, fallback=_plain).decode()
+    except PydanticSerializationError:
+        return _ENCODER.encode(value)
+    return _ENCODER.encode(value) if "NaN" in text or "Infinity" in text else text
 
 
 def _plain(value: object) -> object:
@@ -180,10 +191,7 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-quoted = json.encoder.encode_basestring_ascii
-"""A text as `canonical` writes it."""
-
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain, allow_nan=False)
 
 
 def rfc3339(time: datetime) -> str:
@@ -195,13 +203,13 @@ def trail_text(
 ) -> str:
     """Compact JSON; empty where there is nothing to tell."""
     told: dict[str, Json] = {}
-    if skipped:
-        told["skipped"] = ranges_text(skipped)
-    if under_way:
-        told["open"] = ranges_text(under_way)
     if follows:
         told["follows"] = [follows[0], follows[1].hex()]
-    return canonical(told) if told else ""
+    if under_way:
+        told["open"] = ranges_text(under_way)
+    if skipped:
+        told["skipped"] = ranges_text(skipped)
+    return json_text(told) if told else ""
 
 
 def ranges_text(numbers: frozenset[int] | set[int]) -> str:
@@ -223,9 +231,9 @@ def ranges_of(text: str) -> list[range]:
 
 def _draft(service: str, record: Event | AuditRecord, now: datetime) -> _Draft:
     if isinstance(record, Event):
-        body = canonical(cloud_event(service, record, now))
+        body = json_text(cloud_event(service, record, now))
         return _Draft(EVENT, record.type, record.subject, body)
-    return _Draft(AUDIT, record.action, record.subject, canonical(_audit_body(record, now)))
+    return _Draft(AUDIT, record.action, record.subject, json_text(_audit_body(record, now)))
 
 
 def cloud_event(service: str, event: Event, now: datetime) -> dict[str, Json]:

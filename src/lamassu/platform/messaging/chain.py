@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Protocol
 
-from lamassu.platform.database.records import quoted, rfc3339
+from lamassu.platform.database.records import rfc3339
 
 
 class Record(Protocol):
@@ -37,7 +38,7 @@ def link(service: str, position: int, record: Record, previous: bytes) -> bytes:
 
     The body, by far the longest, comes last and as it is; a JSON array says where it begins.
     """
-    # `canonical` of such a list, written out: ten of them are made for each enrolment
+    # a JSON array, written out: an encoder would take three times as long
     columns = (
         f"[{quoted(service)},{position},{quoted(record.boot)},{record.n},{quoted(record.kind)},"
         f"{quoted(record.type)},{quoted(record.subject)},{quoted(rfc3339(record.time))},"
