@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lamassu.cli import key_upkeep
+from lamassu.cli import key_backup, key_upkeep
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -233,3 +233,4 @@ def _base64(signature: bytes) -> str:
 
 
 key_upkeep.register(app)
+app.add_typer(key_backup.app, name="backup")

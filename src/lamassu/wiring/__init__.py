@@ -13,6 +13,17 @@ from lamassu.wiring.configuration import load
 from lamassu.wiring.engines import engine_health
 from lamassu.wiring.founding import KeyType
 from lamassu.wiring.installing import Plan, install, store_credential
+from lamassu.wiring.key_backups import (
+    BackupPlan,
+    backup_standings,
+    create_backup,
+    make_component,
+    put_backup_key,
+    rehearse_backup,
+    rehearse_copy,
+    restore_backup,
+    verify_backup,
+)
 from lamassu.wiring.listening import Listen, Running
 from lamassu.wiring.platform import AUDIT_KEY, Platform, lower_mode, opened
 from lamassu.wiring.root_key import RootKeyPlaces
@@ -20,19 +31,28 @@ from lamassu.wiring.serving import serving
 
 __all__ = [
     "Asking",
+    "BackupPlan",
     "KeyType",
     "Listen",
     "Plan",
     "Platform",
     "RootKeyPlaces",
     "Running",
+    "backup_standings",
+    "create_backup",
     "engine_health",
     "install",
     "lower_mode",
+    "make_component",
     "migrate_database",
     "opened",
+    "put_backup_key",
+    "rehearse_backup",
+    "rehearse_copy",
+    "restore_backup",
     "serving",
     "store_credential",
+    "verify_backup",
     "verify_journals",
 ]
 

@@ -27,13 +27,14 @@ from lamassu.services.kms.contract import (
     MessageType,
 )
 from lamassu.services.kms.model import ImportedKey, KeyCounts, NewKey
-from lamassu.services.kms.ports import CryptoEngine, KeyStorage
+from lamassu.services.kms.ports import CryptoEngine, EngineDown, KeyStorage
 from lamassu.services.kms.usecases.adopt_keys import (
     Adopting,
     Adoption,
     adopt_keys,
     unclaimed_keys,
 )
+from lamassu.services.kms.usecases.backup import KeyBackups
 from lamassu.services.kms.usecases.bind_key import bind_key, unbind_key
 from lamassu.services.kms.usecases.count_keys import count_keys, misplaced_ca_keys
 from lamassu.services.kms.usecases.delete_key import delete_key
@@ -83,6 +84,7 @@ class KmsService:
         self._clock = clock
         self._moving = KeyMoving(self._engines, storage)
         self._imports = KeyImport(engines=self._engines, storage=storage, clock=clock)
+        self.backups = KeyBackups(self._engines, storage, clock)
         self._remembered: OrderedDict[str, Key] = OrderedDict()
 
     async def start(self) -> Sequence[str]:
@@ -145,9 +147,9 @@ class KmsService:
         try:
             return await self._engines.holding(key.engine_id).use(key_id, build, purpose=purpose)
         except Unavailable as error:
-            if error.code != "key_lost":
+            if error.code != "key_lost" and not isinstance(error, EngineDown):
                 raise
-            # it may have moved to another engine since we remembered where it is
+            # it may have moved to another engine, or was restored into one, since we remembered
             self._remembered.pop(key_id, None)
             moved = rules.check_purpose(await self._recall(key_id), purpose)
             if moved.engine_id == key.engine_id:
