@@ -181,6 +181,23 @@ def test_what_is_no_clear_key_stays_and_is_named(directory: Path) -> None:
         assert (directory / name).exists()
 
 
+@pytest.mark.parametrize("where", ["beside the keys", "in a key's file"])
+def test_a_web_servers_keys_are_not_taken_from_it(directory: Path, where: str) -> None:
+    certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    if where == "beside the keys":
+        (directory / "server.crt").write_bytes(certificate)
+    else:
+        (directory / "zzz").write_bytes(clear(P256) + certificate)
+    engine = opened(directory)
+    before = contents(directory)
+
+    for attempt in (engine.seal_clear_keys, engine.refuse_clear_keys):
+        with pytest.raises(RuleViolation, match="for keys alone") as refusal:
+            attempt()
+        assert refusal.value.code == "storage_directory_shared"
+    assert contents(directory) == before
+
+
 def test_a_sealed_key_does_not_open_under_another_name(directory: Path) -> None:
     engine = sealed(directory)
     one, other = (directory / f"{key_id(key)}.unclaimed" for key in (P256, RSA))

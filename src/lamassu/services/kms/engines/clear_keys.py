@@ -6,7 +6,6 @@ What was in clear may live on in backups and on the medium: docs/how-to says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from lamassu.services.kms.usecases.private_keys import parse_private_key, spec_o
 FILE_LENGTH_MAX = 64 * 1024
 _OURS = frozenset({SUFFIX, ASIDE, UNCLAIMED})
 _MARK = b"PRIVATE KEY-----"
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
 _ENCRYPTED = (b"ENCRYPTED PRIVATE KEY-----", b"Proc-Type:")
 
 
@@ -76,22 +76,39 @@ def _seal(name: str, pem: bytes, keystore: Keystore) -> str:
     return key_id
 
 
-def _clear_files(directory: Path) -> Iterator[tuple[Path, bytes]]:
-    """Files with an unencrypted private key in them; links and what is ours are passed over."""
+def _clear_files(directory: Path) -> list[tuple[Path, bytes]]:
+    """Files with an unencrypted private key in them; links and what is ours are passed over.
+
+    Raises `RuleViolation` (`storage_directory_shared`) where certificates lie beside them: such
+    keys are somebody's, a web server's perhaps, who would miss them.
+    """
+    found: list[tuple[Path, bytes]] = []
     for path in sorted(directory.iterdir()):
         ours = path.suffix in _OURS and KEY_ID.fullmatch(path.stem)
         if ours or path.name == HEADER or path.name.startswith("."):
             continue
         if path.is_symlink() or not path.is_file():
             continue
-        try:
-            with path.open("rb") as file:
-                content = file.read(FILE_LENGTH_MAX)
-        except OSError as error:
+        content = _read(path)
+        if _CERTIFICATE in content:
             raise RuleViolation(
-                f"{path} cannot be read: {error.strerror}; give it to the user that runs this, or"
-                " move it away",
-                code="keystore_damaged",
-            ) from error
+                f"{directory} holds a certificate ({path.name}): a keystore's storage_directory is"
+                " for keys alone, which are encrypted and renamed there; name another one",
+                code="storage_directory_shared",
+                field="storage_directory",
+            )
         if _MARK in content and not any(mark in content for mark in _ENCRYPTED):
-            yield path, content
+            found.append((path, content))
+    return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(FILE_LENGTH_MAX)
+    except OSError as error:
+        raise RuleViolation(
+            f"{path} cannot be read: {error.strerror}; give it to the user that runs this, or"
+            " move it away",
+            code="keystore_damaged",
+        ) from error
