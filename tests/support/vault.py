@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import base64
 import datetime as dt
+import hashlib
 import ipaddress
 import json
 import os
@@ -27,6 +29,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from lamassu.services.kms.engines.vault import VaultAccess, VaultEngine
+from lamassu.services.kms.engines.vault.transit import versions_of
+from lamassu.services.kms.model import Padding, SignatureScheme
 from lamassu.services.kms.ports import CryptoEngine, EngineLimits
 from tests.support.engines import ComponentMissing
 from tests.support.server import free_port
@@ -342,6 +346,38 @@ class VaultStand:
     def environment(self) -> Mapping[str, str]:
         return {"VAULT_ROLE_ID": self.role.role_id, "VAULT_SECRET_ID": self.role.secret_id}
 
+    def native_rate(
+        self, key_id: str, scheme: SignatureScheme, message: bytes, callers: int, seconds: float
+    ) -> float:
+        """What Vault itself does in a second, asked by a program in Go (bench/asker): signatures
+        of Transit, or reads of the secret in KV v2."""
+        client = self.server.client
+        if client.sys.list_mounted_secrets_engines()["data"][f"{self.mount}/"]["type"] == "kv":
+            path, body = f"data/{key_id}", b""
+        else:
+            path, body = f"sign/{self._name_of(key_id)}", _sign_request(scheme, message)
+        done = subprocess.run(
+            [
+                str(_asker()),
+                *("-url", f"{self.server.address}/v1/{self.mount}/{path}"),
+                *("-ca", str(self.server.ca_file)),
+                *("-c", str(callers), "-seconds", str(seconds)),
+            ],
+            input=body,
+            capture_output=True,
+            check=True,
+            env={**os.environ, "ASK_TOKEN": self.server.root_token},
+        )
+        return float(done.stdout)
+
+    def _name_of(self, key_id: str) -> str:
+        transit = self.server.client.secrets.transit
+        for name in transit.list_keys(mount_point=self.mount)["data"]["keys"]:
+            data = transit.read_key(name, mount_point=self.mount)["data"]
+            if any(key.key_id == key_id for key in versions_of(name, data)):
+                return str(name)
+        raise LookupError(key_id)
+
     @contextmanager
     def gone(self) -> Iterator[None]:
         self.server.seal()
@@ -349,6 +385,32 @@ class VaultStand:
             yield
         finally:
             self.server.unseal()
+
+
+def _sign_request(scheme: SignatureScheme, message: bytes) -> bytes:
+    if scheme.hash is None:
+        return json.dumps({"input": base64.b64encode(message).decode()}).encode()
+    digest = hashlib.new(scheme.hash.name, message).digest()
+    return json.dumps(
+        {
+            "input": base64.b64encode(digest).decode(),
+            "prehashed": True,
+            "hash_algorithm": f"sha2-{len(digest) * 8}",
+            "signature_algorithm": "pss" if scheme.padding is Padding.PSS else "pkcs1v15",
+            "salt_length": "hash",
+        }
+    ).encode()
+
+
+@cache
+def _asker() -> Path:
+    """Built once for the run. Raises `ComponentMissing`."""
+    source = MODULE.parents[1] / "bench" / "asker"
+    program = source.parent / "bin" / "asker"
+    if shutil.which("go") is None:
+        raise ComponentMissing("Go is not installed")
+    subprocess.run(["go", "build", "-o", str(program), "."], cwd=source, check=True)
+    return program
 
 
 def _stand(kind: str, mount: str, policy: str) -> Callable[[Path], Any]:

@@ -233,7 +233,7 @@ class TransitKeys:
             if refusal.status != 404 or refusal.says("no handler"):
                 raise
             return ()
-        keys = _versions(name, answer["data"])
+        keys = versions_of(name, answer["data"])
         with self._lock:
             self._names.add(name)
             for key in keys:
@@ -294,7 +294,7 @@ class _Signer:
         return self._keys.sign(self._key, hash_input=base64.b64encode(message).decode())
 
 
-def _versions(name: str, data: Mapping[str, Any]) -> Sequence[TransitKey]:
+def versions_of(name: str, data: Mapping[str, Any]) -> Sequence[TransitKey]:
     """Every version of an asymmetric key; none of a symmetric one."""
     found = []
     versions = data.get("keys")

@@ -1,0 +1,3 @@
+module lamassu/bench/asker
+
+go 1.22
