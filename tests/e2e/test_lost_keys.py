@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from structlog.testing import CapturingLogger
 
 from lamassu import wiring
 from lamassu.kernel.errors import NotFound
 from lamassu.kernel.identity import system_caller
 from lamassu.services.ca.contract import RevocationReason
+from lamassu.wiring import needed_keys
 from lamassu.wiring.needed_keys import check_needed_keys
 from tests.support.server import Server, copy_installation, free_port, serving
 from tests.support.tables import Tables
@@ -80,13 +82,16 @@ async def test_a_single_key_that_is_gone_is_named(directory: Path, name: str, to
 
 
 async def test_the_internal_roots_key_may_be_gone(
-    directory: Path, capsys: pytest.CaptureFixture[str]
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(needed_keys, "log", log)
     key_file(directory, "internal root CA").unlink()
 
     assert await refusal(directory) is None
 
-    assert "the platform's internal root CA: key " in "".join(capsys.readouterr())
+    [call] = log.calls
+    assert call.kwargs["text"].startswith("the platform's internal root CA: key ")
 
 
 async def test_a_revoked_cas_key_may_be_gone(directory: Path) -> None:
