@@ -149,7 +149,8 @@ def written(hosts: Hosts, name: str, text: str) -> None:
         f'module_path: "{hosts.token.module_path}"\n'
         f"      module_extra_options: {{env: {{SOFTHSM2_CONF: {hosts.token.hsm.config}}}}}"
     )
-    (hosts.offline / name).write_text(module.sub(lambda _: place, text))
+    day = re.compile(r"^date: 20\d\d-\d\d-\d\d", re.MULTILINE)
+    (hosts.offline / name).write_text(day.sub(f"date: {TODAY}", module.sub(lambda _: place, text)))
 
 
 @pytest.mark.slow

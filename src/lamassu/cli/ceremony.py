@@ -76,14 +76,18 @@ async def _run(
             if script is None:
                 today, people = ask_date(now), ask_names()
             else:
-                answers = read_script(script, now.date(), needs_root=needs_root)
+                answers = read_script(
+                    script, now.date(), needs_root=needs_root, rehearsal=ceremony.rehearsal
+                )
                 today, people = answers.date, answers.people
             ceremony.resume(people, today)
         else:
             answers = (
                 ask_people(now, needs_root=needs_root)
                 if script is None
-                else read_script(script, now.date(), needs_root=needs_root)
+                else read_script(
+                    script, now.date(), needs_root=needs_root, rehearsal=ceremony.rehearsal
+                )
             )
             plan = await ceremony.propose(answers)
             for line in ceremony.described(plan):
@@ -178,6 +182,8 @@ def _check_root(root: bytes, told: str) -> None:
 
 def _show_bundle(bundle: Bundle) -> None:
     out.print(f"ceremony {bundle.ceremony}, session {bundle.session}, {bundle.made_at:%Y-%m-%d}")
+    if parse_transcript(bundle.transcript).lines[0].facts.get("rehearsal") is True:
+        out.print("of a rehearsal: no root to rely on")
     out.print(f"root {bundle.root_fingerprint}")
     for certificate in (*bundle.certificates, *bundle.responders):
         facts = certificate_facts(certificate)
@@ -192,6 +198,8 @@ def _show_bundle(bundle: Bundle) -> None:
 
 
 def _show_transcript(transcript: Transcript) -> None:
+    if transcript.lines and transcript.lines[0].facts.get("rehearsal") is True:
+        out.print("a rehearsal")
     for line in transcript.lines:
         shown = _line_text(line)
         if shown:

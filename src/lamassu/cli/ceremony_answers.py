@@ -49,8 +49,9 @@ def _refuse(field: str, text: str) -> NoReturn:
 # --- a script -------------------------------------------------------------------------------
 
 
-def read_script(path: Path, today: date, *, needs_root: bool) -> Answers:
-    """The answers of a YAML file; files that it names are found from its own folder.
+def read_script(path: Path, today: date, *, needs_root: bool, rehearsal: bool) -> Answers:
+    """The answers of a YAML file; files that it names are found from its own folder. Only a
+    rehearsal takes any day for `today`.
 
     Raises `RuleViolation` (`script_malformed`), `OSError`.
     """
@@ -65,7 +66,7 @@ def read_script(path: Path, today: date, *, needs_root: bool) -> Answers:
     revocations = script.get("revocations")
     crl = _mapping(script.get("crl") or {}, "crl", frozenset({"validity"}))
     return Answers(
-        date=_date(script.get("date"), today),
+        date=_date(script.get("date"), today if rehearsal else None),
         people=[_person(person) for person in _list(script.get("people"), "people")],
         # a script may be used again for a later session
         root=_root(root) if root is not None and needs_root else None,
@@ -96,11 +97,11 @@ def _list(value: object, field: str) -> Sequence[object]:
     return value
 
 
-def _date(value: object, today: date) -> date:
-    if value == "today":  # for a rehearsal that is repeated; people confirm a real one
+def _date(value: object, today: date | None) -> date:
+    if value == "today" and today is not None:
         return today
     if isinstance(value, datetime) or not isinstance(value, date):
-        _refuse("date", "is a day such as 2026-11-23, or today")
+        _refuse("date", "is a day such as 2026-11-23, or for a rehearsal (mode: development) today")
     return value
 
 

@@ -116,7 +116,8 @@ async def opened_ceremony(
         keys = TokenKeys(_chosen(engines, settings, engine_id))
         ledger = DirectoryLedger(state)
         try:
-            yield Ceremony(ledger=ledger, keys=keys, clock=clock)
+            rehearsal = settings.mode == "development"
+            yield Ceremony(ledger=ledger, keys=keys, clock=clock, rehearsal=rehearsal)
         finally:
             ledger.close()
     finally:

@@ -23,8 +23,12 @@ from lamassu.services.ceremony.usecases.steps import Steps
 class Ceremony:
     """One root's ceremony, over all its sessions."""
 
-    def __init__(self, *, ledger: Ledger, keys: RootKeys, clock: Clock) -> None:
-        """Raises `RuleViolation` (`transcript_broken`) when the transcript was tampered with."""
+    def __init__(
+        self, *, ledger: Ledger, keys: RootKeys, clock: Clock, rehearsal: bool = False
+    ) -> None:
+        """A `rehearsal` says so in its transcript. Raises `RuleViolation` (`transcript_broken`)
+        when the transcript was tampered with."""
+        self.rehearsal = rehearsal
         self._journal = Journal(ledger=ledger, clock=clock)
         self._keys = keys
         self._clock = clock
@@ -99,7 +103,11 @@ class Ceremony:
     def _open(self, people: Sequence[Person]) -> int:
         """The number of the session, opened here unless a crash came after that."""
         if not self.transcript.lines:
-            begun = {"ceremony": str(uuid4()), "program": f"lamassu {__version__}"}
+            begun: dict[str, Json] = {
+                "ceremony": str(uuid4()),
+                "program": f"lamassu {__version__}",
+                "rehearsal": self.rehearsal,
+            }
             self._journal.write(Deed.CEREMONY_BEGUN, begun, session=1)
         session = self.session
         number = session.number if session else self.transcript.lines[-1].session + 1
