@@ -218,7 +218,9 @@ async def test_closing_does_not_wait_for_what_hangs(wayward: Wayward) -> None:
     await asyncio.to_thread(pool.close, 0.1)
 
     assert time.monotonic() - started < 2
-    assert waiting.cancelled()
+    refusal = waiting.exception()
+    assert isinstance(refusal, Unavailable)
+    assert refusal.code == "engine_closed"
 
 
 async def test_threads_started_in_place_of_stuck_ones_are_bounded() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from lamassu.kernel.errors import Unavailable
@@ -23,7 +23,9 @@ class WorkerPool:
     An engine that hangs fills only its own pool; a caller who finds the queue full is told to
     come back (`Unavailable`, `engine_busy`) instead of waiting without end. The threads are
     daemons: a call that never returns does not keep the process from ending, and
-    `replace_stuck` gives its place to a fresh thread. The library's executor can do neither.
+    `replace_stuck` gives its place to a fresh thread. The library's executor can do neither, and
+    wakes the event loop for every result; here one wake-up brings all that are ready. For one
+    event loop at a time.
     """
 
     def __init__(self, name: str, *, workers: int, waiting: int = WAITING_LIMIT) -> None:
@@ -32,6 +34,8 @@ class WorkerPool:
         self._limit = workers + waiting
         self._condition = threading.Condition()
         self._queue: deque[_Call[object]] = deque()
+        self._ready: deque[_Call[object]] = deque()
+        self._waking = False
         self._taken = 0
         self._waiting = 0
         self._threads: set[threading.Thread] = set()
@@ -42,14 +46,14 @@ class WorkerPool:
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` returns or raises. A cancelled caller leaves running work to finish alone;
         work that has not begun is dropped."""
-        return await asyncio.wrap_future(self.submit(work))
+        return await self.submit(work)
 
-    def submit(self, work: Callable[[], T]) -> Future[T]:
+    def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Queue the work. Raises `Unavailable`: `engine_busy`, `engine_closed`."""
-        call = _Call(work)
+        call = _Call(work, asyncio.get_running_loop())
         with self._condition:
             if self._closed:
-                raise Unavailable("the crypto engine is closing", code="engine_closed")
+                raise _closing()
             if self._taken >= self._limit:
                 raise Unavailable(
                     "the crypto engine has more work than it can queue; try again shortly",
@@ -88,7 +92,8 @@ class WorkerPool:
             self._taken -= len(dropped)
             self._condition.notify_all()
         for call in dropped:
-            call.future.cancel()
+            call.fail(_closing())
+            self._hand_over(call)
         for thread in threads:
             thread.join(patience)
 
@@ -104,6 +109,20 @@ class WorkerPool:
             with self._condition:
                 self._taken -= 1
                 self._busy.discard(me)
+            self._hand_over(call)
+
+    def _hand_over(self, call: _Call[object]) -> None:
+        """Have the event loop take what was done; whoever finds it woken already says nothing."""
+        self._ready.append(call)
+        if not self._waking:
+            self._waking = True
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                call.loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._waking = False  # first: what comes from now on wakes again
+        while self._ready:
+            self._ready.popleft().deliver()
 
     def _next(self, me: threading.Thread) -> _Call[object] | None:
         """The work that waits longest; `None` when there will be none for this thread."""
@@ -118,22 +137,40 @@ class WorkerPool:
             return self._queue.popleft()
 
 
+def _closing() -> Unavailable:
+    return Unavailable("the crypto engine is closing", code="engine_closed")
+
+
 class _Call(Generic[T]):
-    """A piece of work and the future of its result."""
+    """A piece of work, and the future by which its caller waits on the event loop."""
 
-    __slots__ = ("_work", "future")
+    __slots__ = ("_error", "_result", "_work", "future", "loop")
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, work: Callable[[], T], loop: asyncio.AbstractEventLoop) -> None:
         self._work = work
-        self.future: Future[T] = Future()
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        self.loop = loop
+        self.future: asyncio.Future[T] = loop.create_future()
 
     def run(self) -> None:
         """Do it, unless its caller is gone."""
-        if not self.future.set_running_or_notify_cancel():
+        if self.future.cancelled():
             return
         try:
-            result = self._work()
+            self._result = self._work()
         except BaseException as error:  # noqa: BLE001 - the caller's to judge
-            self.future.set_exception(error)
+            self._error = error
+
+    def fail(self, error: Exception) -> None:
+        """End it without doing it."""
+        self._error = error
+
+    def deliver(self) -> None:
+        """On the event loop: tell the caller, if there still is one."""
+        if self.future.done():
+            return
+        if self._error is not None:
+            self.future.set_exception(self._error)
         else:
-            self.future.set_result(result)
+            self.future.set_result(self._result)  # type: ignore[arg-type]
