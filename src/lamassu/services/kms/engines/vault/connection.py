@@ -1,7 +1,7 @@
-"""HTTP to Vault beneath hvac: its requests through one bounded pool, each within its time.
+"""HTTP to Vault beneath hvac: its requests over kept connections, each within its time.
 
-hvac's own adapter goes through `requests`, whose overhead for each call is several times that of
-the pool beneath it; a signature in Vault takes less than either. Safe for threads.
+hvac's own adapter goes through `requests`, which costs more per call than a signature in Vault.
+Safe for threads.
 """
 
 from __future__ import annotations
@@ -16,19 +16,16 @@ from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import hvac
-import urllib3
 from hvac.adapters import Adapter
 
 from lamassu.services.kms.engines.vault.access import VaultAccess
 from lamassu.services.kms.engines.vault.errors import VaultAnswer, unheard
+from lamassu.services.kms.engines.vault.wire import Answer, BrokenOff, Wire
 from lamassu.services.kms.ports import EngineDown
 
-CONNECT_SECONDS = 3.0
 LEAST_SECONDS = 0.05
 
-# Their debug lines hold paths and answers.
-for _chatty in ("urllib3", "hvac"):
-    logging.getLogger(_chatty).setLevel(logging.WARNING)
+logging.getLogger("hvac").setLevel(logging.WARNING)  # its debug lines hold paths and answers
 
 
 class Connection:
@@ -37,7 +34,7 @@ class Connection:
     def __init__(self, access: VaultAccess, *, at_once: int) -> None:
         self._access = access
         self._local = threading.local()
-        self._pools: urllib3.PoolManager | None = None
+        self._wire: Wire | None = None
         self._lock = threading.Lock()
         self._at_once = at_once
         self.token: str | None = None
@@ -98,7 +95,7 @@ class Connection:
         answer = self._sent(method, url, content, headers)
         if answer.status in (307, 308):  # a standby names the active node
             answer = self._sent(method, self._elsewhere(url, answer), content, headers)
-        document = _document(answer.data)
+        document = _document(bytes(answer.body))
         if answer.status < 300:
             return document
         errors = document.get("errors") if isinstance(document, dict) else None
@@ -109,37 +106,35 @@ class Connection:
     def close(self) -> None:
         """Let go of the connections; a later request opens new ones."""
         with self._lock:
-            pools, self._pools = self._pools, None
-        if pools is not None:
-            pools.clear()
+            wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
 
     def _sent(
-        self, method: str, url: str, content: bytes | None, headers: dict[str, str]
-    ) -> urllib3.BaseHTTPResponse:
-        for again in (True, False):
-            left = self.left()
+        self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]
+    ) -> Answer:
+        for _ in range(2):
             try:
-                return self._opened().request(
-                    method,
-                    url,
-                    body=content,
-                    headers=headers,
-                    redirect=False,
-                    retries=False,
-                    pool_timeout=left,
-                    timeout=urllib3.Timeout(connect=min(CONNECT_SECONDS, left), read=left),
-                )
-            except urllib3.exceptions.ProtocolError as error:
-                # a kept connection that ended while it was idle; what is asked here may be
+                return self._opened().request(method, url, headers, content, self.left)
+            except BrokenOff as error:
+                # a kept connection that was ended while it was idle; what is asked here may be
                 # asked twice, but for a login, which spends a use of the secret id
-                if not again or "/login" in url:
+                if not error.unused or url.endswith("/login"):
                     raise unheard(self._access, error) from None
-            except urllib3.exceptions.HTTPError as error:
+                self.close()  # the others will have ended with it
+            except OSError as error:
                 raise unheard(self._access, error) from None
-        raise AssertionError("unreachable")
+            except ValueError:
+                break
+        raise EngineDown(
+            f"{self._access.who} ends connections, or answers what cannot be read; is it Vault, or"
+            " a proxy between?",
+            code="engine_unreadable",
+            retry_after=5,
+        )
 
-    def _elsewhere(self, url: str, answer: urllib3.BaseHTTPResponse) -> str:
-        target = urljoin(url, answer.headers.get("Location", ""))
+    def _elsewhere(self, url: str, answer: Answer) -> str:
+        target = urljoin(url, answer.headers.get("location", ""))
         if urlsplit(target).scheme != urlsplit(url).scheme:
             raise EngineDown(
                 f"{self._access.who} is a standby and names an active node without TLS; correct"
@@ -149,17 +144,14 @@ class Connection:
             )
         return target
 
-    def _opened(self) -> urllib3.PoolManager:
-        pools = self._pools
-        if pools is None:
+    def _opened(self) -> Wire:
+        wire = self._wire
+        if wire is None:
             with self._lock:
-                pools = self._pools = self._pools or urllib3.PoolManager(
-                    num_pools=4,
-                    maxsize=self._at_once,
-                    block=True,
-                    ssl_context=self._access.tls(),
-                )
-        return pools
+                wire = self._wire
+                if wire is None:
+                    wire = self._wire = Wire(self._access.tls(), at_once=self._at_once)
+        return wire
 
 
 class _Adapter(Adapter):  # type: ignore[misc]

@@ -5,13 +5,13 @@ Nothing of its texts passes: some repeat what was sent, secret ids among it.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Sequence
 
-from urllib3 import exceptions as http
-
 from lamassu.kernel.errors import Unavailable
 from lamassu.services.kms.engines.vault.access import VaultAccess
+from lamassu.services.kms.engines.vault.wire import BrokenOff
 from lamassu.services.kms.ports import EngineDown, EngineRefused
 
 
@@ -37,28 +37,29 @@ class VaultAnswer(Unavailable):
         return any(text in error for text in texts for error in self._errors)
 
 
-def unheard(access: VaultAccess, error: http.HTTPError) -> EngineDown:
+def unheard(access: VaultAccess, error: OSError) -> EngineDown:
     """No answer came."""
-    cause: BaseException | None = error
-    if isinstance(error, http.MaxRetryError):
-        cause = error.reason
-    if isinstance(cause, http.SSLError):
-        return _untrusted(access, cause)
-    if isinstance(cause, http.NameResolutionError):
-        return EngineDown(
-            f"{access.who}: the name cannot be resolved; correct `address`, or this host's"
-            " name server",
-            retry_after=10,
-        )
-    if isinstance(cause, http.EmptyPoolError | http.TimeoutError) and not isinstance(
-        cause, http.NewConnectionError
-    ):
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _untrusted(access, error.verify_message.lower())
+    if isinstance(error, TimeoutError):
         return EngineDown(
             f"{access.who} did not answer in time; is it overloaded, or a firewall between?",
             code="engine_timeout",
             retry_after=5,
         )
-    if isinstance(cause, http.ProtocolError):
+    if isinstance(error, ssl.SSLError):
+        return EngineDown(
+            f"{access.who}: no TLS session comes about; does its listener speak TLS 1.2 or later?",
+            code="engine_tls",
+            retry_after=10,
+        )
+    if isinstance(error, socket.gaierror):
+        return EngineDown(
+            f"{access.who}: the name cannot be resolved; correct `address`, or this host's"
+            " name server",
+            retry_after=10,
+        )
+    if isinstance(error, BrokenOff):
         return EngineDown(
             f"{access.who} broke the connection off; is it restarting, and does its listener speak"
             f" {access.url.partition(':')[0]}?",
@@ -70,18 +71,7 @@ def unheard(access: VaultAccess, error: http.HTTPError) -> EngineDown:
     )
 
 
-def _untrusted(access: VaultAccess, error: BaseException) -> EngineDown:
-    inner = error.args[0] if error.args else None
-    if isinstance(inner, ssl.SSLCertVerificationError):
-        reason = inner.verify_message.lower()
-    elif "CERTIFICATE_VERIFY_FAILED" in str(error) or "doesn't match" in str(error):
-        reason = "it does not verify"
-    else:
-        return EngineDown(
-            f"{access.who}: no TLS session comes about; does its listener speak TLS 1.2 or later?",
-            code="engine_tls",
-            retry_after=10,
-        )
+def _untrusted(access: VaultAccess, reason: str) -> EngineRefused:
     return EngineRefused(
         f"{access.who}: its certificate is not trusted ({reason}); name the CA of its listener in"
         " `ca_cert_file`, and the host as in its certificate",
