@@ -182,7 +182,7 @@ def _check_root(root: bytes, told: str) -> None:
 
 def _show_bundle(bundle: Bundle) -> None:
     out.print(f"ceremony {bundle.ceremony}, session {bundle.session}, {bundle.made_at:%Y-%m-%d}")
-    if parse_transcript(bundle.transcript).lines[0].facts.get("rehearsal") is True:
+    if bundle.is_rehearsal:
         out.print("of a rehearsal: no root to rely on")
     out.print(f"root {bundle.root_fingerprint}")
     for certificate in (*bundle.certificates, *bundle.responders):
@@ -198,7 +198,7 @@ def _show_bundle(bundle: Bundle) -> None:
 
 
 def _show_transcript(transcript: Transcript) -> None:
-    if transcript.lines and transcript.lines[0].facts.get("rehearsal") is True:
+    if transcript.is_rehearsal:
         out.print("a rehearsal")
     for line in transcript.lines:
         shown = _line_text(line)

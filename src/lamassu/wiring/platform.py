@@ -160,6 +160,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         default_profile_id=settings.dms.issuance_profile,
         own_hosts=await access.own_hosts(),
         people=access,
+        production=mode is Mode.PRODUCTION,
     )
     access.approvals = ca.approvals
     va = VaService(

@@ -6,14 +6,22 @@ import base64
 import hashlib
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.pem import pem_of
+from lamassu.services.ca.rules.external import parse_delivery
+from lamassu.services.ceremony.storage import DirectoryLedger
+from lamassu.services.ceremony.usecases import Ceremony
+from lamassu.services.kms.engines.software import SoftwareEngine
+from lamassu.wiring.ceremony import TokenKeys
+from tests.services.ceremony.room import Room
 from tests.support.pki import Made, make
 
 from .world import START, YEAR, World, csr, parsed, wire_csr
@@ -324,3 +332,21 @@ async def test_a_key_identifier_that_is_anothers_is_refused(world: World, root: 
     refused = await taken_in(world, root, answered(request, root, ski=roots))
     assert (refused.status_code, refused.json()["code"]) == (409, "key_id_in_use")
     assert await world.count() == before
+
+
+async def test_production_takes_in_no_root_of_a_rehearsal(
+    tmp_path: Path, engine: SoftwareEngine
+) -> None:
+    room = Room(tmp_path / "rehearsal", engine)
+    ledger = DirectoryLedger(room.directory)
+    held = Ceremony(
+        ledger=ledger, keys=TokenKeys(engine), clock=room.clock, rehearsal=True
+    )  # as with mode: development
+    answers = room.answers()
+    await held.agree(answers, await held.propose(answers))
+    await held.perform(room.said.append)
+    ledger.close()
+    with pytest.raises(RuleViolation) as refused:
+        parse_delivery(room.bundle(), production=True)
+    assert refused.value.code == "bundle_of_rehearsal"
+    assert parse_delivery(room.bundle(), production=False).root is not None

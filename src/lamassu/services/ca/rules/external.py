@@ -38,14 +38,22 @@ class Delivery:
     crl: bytes | None = None
 
 
-def parse_delivery(content: bytes) -> Delivery:
+def parse_delivery(content: bytes, *, production: bool) -> Delivery:
     """Read a ceremony's bundle, verified whole, or certificates as PEM or DER.
 
-    Raises `Malformed`, `RuleViolation` (`bundle_tampered` and the like).
+    Raises `Malformed`, `RuleViolation` (`bundle_tampered` and the like; `bundle_of_rehearsal`
+    in production).
     """
     digest = hashlib.sha256(content).hexdigest()
     if is_bundle(content):
         bundle = parse_bundle(content)
+        if production and bundle.is_rehearsal:
+            raise RuleViolation(
+                "this bundle is of a rehearsal, whose root may be in anybody's hands; production"
+                " takes in real ceremonies only",
+                code="bundle_of_rehearsal",
+                field="signed",
+            )
         return Delivery(bundle.root, bundle.certificates, digest, bundle.crl)
     ders = ders_of(content) if b"-----BEGIN" in content else [content]
     facts = [certificate_facts(der) for der in ders]

@@ -80,12 +80,14 @@ class CaService:
         default_profile_id: str = "",
         own_hosts: Collection[str] = (),
         people: People | None = None,
+        production: bool = False,
     ) -> None:
         """`validation_urls` are bases such as `http://pki.example:8080`, under which OCSP, CRLs
         and CA certificates are found. `revocations` may be set later (the VA needs the CA
         first). `default_profile_id` is for CAs made in the seed's spelling without a profile.
         `own_hosts`, lower-case names and addresses of the platform itself, are certified for
         nobody who asks by a CSR. `people` are those who can be made approvers.
+        In `production` no root of a rehearsal is taken in.
         """
         self.revocations = revocations
         # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
@@ -132,7 +134,7 @@ class CaService:
             validation_urls=validation_urls,
             default_profile_id=default_profile_id,
         )
-        self._signed = SignedImport(store=storage, clock=clock)
+        self._signed = SignedImport(store=storage, clock=clock, production=production)
 
     # --- what other slices ask for (contract.Authorities) ---------------------------------
 

@@ -53,7 +53,9 @@ class _Answered:
 class SignedImport:
     """Takes in bundles of ceremonies, and certificates of other offline roots."""
 
-    def __init__(self, *, store: CaStore, clock: Clock) -> None:
+    def __init__(self, *, store: CaStore, clock: Clock, production: bool) -> None:
+        """In `production` no rehearsal's bundle is taken in."""
+        self._production = production
         self._store = store
         self._clock = clock
 
@@ -64,7 +66,7 @@ class SignedImport:
         Raises `Malformed`, `RuleViolation` (`bundle_tampered`, `root_unconfirmed`,
         `certificate_refused`, `nothing_waits`), `Conflict` (`root_differs`, `key_id_in_use`).
         """
-        delivery = parse_delivery(content)
+        delivery = parse_delivery(content, production=self._production)
         now = self._clock.now()
         waiting = await self._waiting_for(delivery)
         known = await self._known(delivery)

@@ -55,6 +55,11 @@ class Bundle:
     transcript: str
 
     @property
+    def is_rehearsal(self) -> bool:
+        """Whether its root is nobody's to rely on."""
+        return parse_transcript(self.transcript).is_rehearsal
+
+    @property
     def root_fingerprint(self) -> str:
         """Hex SHA-256 of the root's certificate: what people compare."""
         return digest_of(self.root)

@@ -88,6 +88,11 @@ class Transcript:
         return self.lines[-1].digest if self.lines else NOTHING_BEFORE
 
     @property
+    def is_rehearsal(self) -> bool:
+        """Whether it was a rehearsal: its root is nobody's to rely on."""
+        return bool(self.lines) and self.lines[0].facts.get("rehearsal") is True
+
+    @property
     def is_closed(self) -> bool:
         """Whether the last line is a seal."""
         return bool(self.lines) and self.sealed == len(self.lines)
