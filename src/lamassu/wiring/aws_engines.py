@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from lamassu.platform.config.settings import AwsEngine, AwsKmsEngine, CryptoEngines
-from lamassu.platform.config.settings import SecretsManagerEngine as SecretsManagerSection
+from lamassu.platform.config.engine_sections import AwsEngine, AwsKmsEngine, CryptoEngines
+from lamassu.platform.config.engine_sections import SecretsManagerEngine as SecretsManagerSection
 from lamassu.platform.installation import Installation
 from lamassu.services.kms.contract import KeySpec
 from lamassu.services.kms.engines.aws import kms, secrets_manager

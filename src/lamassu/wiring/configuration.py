@@ -11,7 +11,7 @@ from pathlib import Path
 from lamassu.kernel.errors import NotFound, RuleViolation
 from lamassu.platform import config
 from lamassu.platform.config import SecretReader
-from lamassu.platform.config.settings import EngineSection, SecretsManagerEngine, VaultEngine
+from lamassu.platform.config.engine_sections import EngineSection, SecretsManagerEngine, VaultEngine
 
 SECONDS = 5.0  # for one secret
 REMEMBERED_SECONDS = 60.0  # a start reads its configuration more than once

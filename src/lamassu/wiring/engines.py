@@ -11,9 +11,9 @@ import structlog
 
 from lamassu.kernel.errors import NotFound, RuleViolation
 from lamassu.platform.config import Settings
-from lamassu.platform.config.settings import CryptoEngines
-from lamassu.platform.config.settings import Pkcs11Engine as Pkcs11Section
-from lamassu.platform.config.settings import SoftwareEngine as SoftwareSection
+from lamassu.platform.config.engine_sections import CryptoEngines
+from lamassu.platform.config.engine_sections import Pkcs11Engine as Pkcs11Section
+from lamassu.platform.config.engine_sections import SoftwareEngine as SoftwareSection
 from lamassu.platform.installation import Installation
 from lamassu.services.kms.contract import EngineHealth
 from lamassu.services.kms.engines.software import SoftwareEngine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lamassu.platform.config import Settings
-from lamassu.platform.config.settings import VaultEngine as VaultSection
+from lamassu.platform.config.engine_sections import VaultEngine as VaultSection
 from lamassu.platform.installation import Installation
 from lamassu.services.kms.engines.vault import VaultAccess, VaultEngine
 from lamassu.services.kms.engines.vault.engine import WORKERS

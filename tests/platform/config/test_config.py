@@ -20,7 +20,7 @@ from lamassu.platform.config import (
     start_faults,
     warnings,
 )
-from lamassu.platform.config.settings import Section
+from lamassu.platform.config.sections import Section
 from lamassu.platform.database.dialect import Dialect
 
 Write = Callable[[str], Path]

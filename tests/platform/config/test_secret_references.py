@@ -11,7 +11,7 @@ import yaml
 
 from lamassu.kernel.errors import NotFound, Unavailable
 from lamassu.platform.config import ConfigurationFaults, exposed_secrets, load, masked_text
-from lamassu.platform.config.settings import EngineSection
+from lamassu.platform.config.engine_sections import EngineSection
 
 ENGINES = """
 mode: development

@@ -16,8 +16,9 @@ from lamassu.platform.config.judgement import (
     start_faults,
     warnings,
 )
+from lamassu.platform.config.reading import judge
 from lamassu.platform.config.secret_references import SecretReader, SecretSource, resolver
-from lamassu.platform.config.settings import Server, Settings, judge
+from lamassu.platform.config.settings import Server, Settings
 from lamassu.platform.config.template import Choices, edge_template, platform_template
 from lamassu.platform.config.yaml_input import read
 

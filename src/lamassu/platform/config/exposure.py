@@ -8,8 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lamassu.platform.config.engine_forms import by_kind
+from lamassu.platform.config.reading import judge
 from lamassu.platform.config.secret_references import SecretSource, resolver
-from lamassu.platform.config.settings import judge
 from lamassu.platform.config.yaml_input import read
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from lamassu.kernel.errors import RuleViolation
+from lamassu.platform.config.engine_sections import VaultEngine
 from lamassu.platform.config.faults import Fault
-from lamassu.platform.config.settings import ClientAuth, Settings, VaultEngine
+from lamassu.platform.config.settings import ClientAuth, Settings
 from lamassu.platform.database.dialect import Dialect
 
 

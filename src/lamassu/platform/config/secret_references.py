@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from lamassu.kernel.errors import LamassuError, Unavailable
 from lamassu.platform.config.engine_forms import SECTION, by_kind
+from lamassu.platform.config.engine_sections import EngineSection, SecretsManagerEngine, VaultEngine
 from lamassu.platform.config.judgement import vault_faults
-from lamassu.platform.config.settings import EngineSection, SecretsManagerEngine, VaultEngine
 from lamassu.platform.config.yaml_input import (
     Document,
     Resolve,
