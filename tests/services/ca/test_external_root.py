@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from lamassu.kernel.errors import RuleViolation
+from lamassu.kernel.errors import RuleViolation, Unavailable
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.pem import pem_of
 from lamassu.services.ca.rules.external import parse_delivery
@@ -350,3 +350,18 @@ async def test_production_takes_in_no_root_of_a_rehearsal(
         parse_delivery(room.bundle(), production=True)
     assert refused.value.code == "bundle_of_rehearsal"
     assert parse_delivery(room.bundle(), production=False).root is not None
+
+
+async def test_a_request_that_cannot_be_signed_leaves_no_key(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.profile()
+
+    async def gone(*arguments: object, **named: object) -> None:
+        raise Unavailable("the engine is away", retry_after=5)
+
+    monkeypatch.setattr(world.kms, "use", gone)
+    answer = await world.api.post("/v1/cas", json=BODY)
+    assert answer.status_code == 503
+    assert (await world.count())["ca keys"] == 0
+    assert (await world.api.get("/v1/ca-requests")).json()["list"] == []

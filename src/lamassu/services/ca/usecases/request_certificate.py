@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 from uuid import uuid4
 
 from cryptography import x509
@@ -78,19 +79,23 @@ class CertificateRequests:
                 lambda signer: _csr(name, path_length, self._urls(root_id), signer),
                 purpose=KeyPurpose.CA,
             )
-            awaited = AwaitedCa(
-                id=ca_id,
-                csr=csr,
-                key_id=key.key_id,
-                key_algorithm=key.spec.algorithm.value,
-                key_size=key.spec.size,
-                engine_id=key.engine_id,
-                subject=request.subject,
-                root_id=root_id,
-                profile_id=profile_id,
-                created_at=self._clock.now(),
-                metadata=users_own(request.metadata),
-            )
+        except BaseException:
+            await self._keys.discard(key.key_id, purpose=KeyPurpose.CA, caller=caller)
+            raise
+        awaited = AwaitedCa(
+            id=ca_id,
+            csr=csr,
+            key_id=key.key_id,
+            key_algorithm=key.spec.algorithm.value,
+            key_size=key.spec.size,
+            engine_id=key.engine_id,
+            subject=request.subject,
+            root_id=root_id,
+            profile_id=profile_id,
+            created_at=self._clock.now(),
+            metadata=users_own(request.metadata),
+        )
+        try:
             await self._store_awaited(awaited, caller)
         except Unavailable:
             raise  # it may be stored, and needs its key then
@@ -210,8 +215,8 @@ class CertificateRequests:
             for base in self._validation_urls
             for kind, path in (
                 ("ocsp", "/ocsp"),
-                ("issuers", f"/ca/{root_id}.crt"),
-                ("crl", f"/ca/{root_id}.crl"),
+                ("issuers", f"/ca/{quote(root_id, safe='')}.crt"),
+                ("crl", f"/ca/{quote(root_id, safe='')}.crl"),
             )
         ]
 

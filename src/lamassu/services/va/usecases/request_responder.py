@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -61,14 +62,18 @@ class ResponderRequests:
                 lambda signer: _csr(ca_id, self._validation_urls, signer),
                 purpose=KeyPurpose.RESPONDER,
             )
-            responder = Responder(
-                key_id=key.key_id,
-                ca_id=ca_id,
-                engine_id=key.engine_id,
-                csr=csr,
-                certificate=None,
-                created_at=self._clock.now(),
-            )
+        except BaseException:
+            await self._keys.discard(key.key_id, purpose=KeyPurpose.RESPONDER, caller=caller)
+            raise
+        responder = Responder(
+            key_id=key.key_id,
+            ca_id=ca_id,
+            engine_id=key.engine_id,
+            csr=csr,
+            certificate=None,
+            created_at=self._clock.now(),
+        )
+        try:
             await self._store(responder, caller)
         except Unavailable:
             raise  # it may be stored, and needs its key then
@@ -108,7 +113,10 @@ def _csr(ca_id: str, urls: Sequence[str], key: CertificateIssuerPrivateKeyTypes)
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
     points = [
         x509.DistributionPoint(
-            [x509.UniformResourceIdentifier(f"{base}/ca/{ca_id}.crl")], None, None, None
+            [x509.UniformResourceIdentifier(f"{base}/ca/{quote(ca_id, safe='')}.crl")],
+            None,
+            None,
+            None,
         )
         for base in urls
     ]
