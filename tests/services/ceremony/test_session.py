@@ -236,3 +236,20 @@ def test_two_requests_with_one_key_are_refused(room: Room) -> None:
     wish = ca_wish(request("One", key=key))
     twice = room.answers(requests=(wish, replace(wish, csr=request("Two", key=key))))
     assert refused(room, twice) == "request_twice"
+
+
+def test_a_clock_that_steps_back_within_a_session_does_not_stop_it(room: Room) -> None:
+    class Stepping:
+        """Sets the clock back a second with each line."""
+
+        def __init__(self, ledger: object) -> None:
+            self.inner = ledger
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.inner, name)
+
+        def append(self, line: str) -> None:
+            room.clock.time -= timedelta(seconds=1)
+            self.inner.append(line)  # type: ignore[attr-defined]
+
+    assert room.hold(wrap=Stepping).transcript.is_closed

@@ -63,7 +63,12 @@ class Journal:
 
     def write(self, deed: Deed, facts: Mapping[str, Json], *, session: int) -> Line:
         """Write a deed down. When this returns it is durable."""
-        line = next_line(self.transcript, deed, facts, session=session, at=self._clock.now())
+        at = self._clock.now()
+        if self.transcript.lines:
+            # a session began with a clock that was right; one that steps back a little since
+            # must not stop it half done
+            at = max(at, self.transcript.lines[-1].at)
+        line = next_line(self.transcript, deed, facts, session=session, at=at)
         after = extended(self.transcript, line)  # judged before it is written
         self._ledger.append(line)
         self.transcript, self.text = after, f"{self.text}{line}\n"
