@@ -33,7 +33,7 @@ class VaultSecrets:
                 f"{name} is a private key; name another secret", code="secret_is_key"
             )
         try:
-            answer = self._session.fetch(f"{self._mount}/data/{name}")
+            data = self._session.fetch(f"{self._mount}/data/{name}")
         except VaultAnswer as refusal:
             if refusal.status not in (400, 404, 405):
                 raise
@@ -51,7 +51,7 @@ class VaultSecrets:
                 f" {self._mount}/data/{name}; allow it, or name the mount in secrets_mount_path",
                 code="access_denied",
             ) from None
-        fields = answer["data"].get("data") if isinstance(answer, dict) else None
+        fields = data.get("data")
         if not isinstance(fields, dict) or not fields:
             raise RuleViolation(f"the secret {name} is empty", code="secret_empty")
         if field is None and len(fields) > 1:

@@ -19,7 +19,7 @@ import hvac
 from hvac.adapters import Adapter
 
 from lamassu.services.kms.engines.vault.access import VaultAccess
-from lamassu.services.kms.engines.vault.errors import VaultAnswer, unheard
+from lamassu.services.kms.engines.vault.errors import VaultAnswer, unheard, unreadable
 from lamassu.services.kms.engines.vault.wire import Answer, BrokenOff, Wire
 from lamassu.services.kms.ports import EngineDown
 
@@ -126,12 +126,7 @@ class Connection:
                 raise unheard(self._access, error) from None
             except ValueError:
                 break
-        raise EngineDown(
-            f"{self._access.who} ends connections, or answers what cannot be read; is it Vault, or"
-            " a proxy between?",
-            code="engine_unreadable",
-            retry_after=5,
-        )
+        raise unreadable(self._access)
 
     def _elsewhere(self, url: str, answer: Answer) -> str:
         target = urljoin(url, answer.headers.get("location", ""))

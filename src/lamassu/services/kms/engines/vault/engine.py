@@ -11,7 +11,7 @@ from lamassu.services.kms.contract import Engine, KeyAlgorithm, KeyPurpose, KeyS
 from lamassu.services.kms.engines import keys_in_memory
 from lamassu.services.kms.engines.vault import transit
 from lamassu.services.kms.engines.vault.access import VaultAccess
-from lamassu.services.kms.engines.vault.errors import VaultAnswer
+from lamassu.services.kms.engines.vault.errors import VaultAnswer, failing, unreadable
 from lamassu.services.kms.engines.vault.kv import KvKeys
 from lamassu.services.kms.engines.vault.mount import MountKind, find_mount
 from lamassu.services.kms.engines.vault.session import VaultSession
@@ -97,22 +97,27 @@ class VaultEngine:
     def check(self) -> None:
         seconds = min(CHECK_SECONDS, self.limits.sign_seconds * OF_THE_TIME)
         mount = self._session.access.mount_path
-        needs = {f"{mount}/{path}": wants for path, wants in self._opened().needs.items()}
+        with self._session.within(seconds):
+            keys = self._opened()
+        needs = {f"{mount}/{path}": wants for path, wants in keys.needs.items()}
         try:
-            answer = self._session.ask(
+            given = self._session.data(
                 lambda client: client.sys.get_capabilities(paths=list(needs)), seconds=seconds
             )
+        except VaultAnswer as answer:
+            raise failing(self._session.access, answer) from None
         except EngineRefused as refusal:
             if refusal.code != "access_denied":
                 raise
             # a token without Vault's default policy cannot ask; that it may do this is enough
             self._session.fetch(f"sys/internal/ui/mounts/{mount}", seconds=seconds)
             return
-        given = answer["data"]
+        if not all(isinstance(given.get(path), list) for path in needs):
+            raise unreadable(self._session.access)
         missing = [
-            f"{', '.join(sorted(wants - set(given.get(path, ()))))} on {path}"
+            f"{', '.join(sorted(wants - set(given[path])))} on {path}"
             for path, wants in needs.items()
-            if "root" not in given.get(path, ()) and not wants <= set(given.get(path, ()))
+            if "root" not in given[path] and not wants <= set(given[path])
         ]
         if missing:
             raise EngineRefused(
@@ -132,7 +137,10 @@ class VaultEngine:
         keys = self._keys
         if keys is not None:
             return keys
-        kind = find_mount(self._session)
+        try:
+            kind = find_mount(self._session)
+        except VaultAnswer as answer:
+            raise failing(self._session.access, answer) from None
         with self._lock:
             if self._keys is None:
                 if kind is MountKind.KV:
@@ -150,6 +158,3 @@ class KvVaultEngine(VaultEngine):
     def take_out(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
         """The private key itself; it stays in Vault too."""
         return self.private_key(key_id, purpose=purpose)
-
-
-__all__ = ["KvVaultEngine", "VaultAnswer", "VaultEngine"]

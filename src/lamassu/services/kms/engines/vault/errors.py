@@ -79,6 +79,16 @@ def _untrusted(access: VaultAccess, reason: str) -> EngineRefused:
     )
 
 
+def unreadable(access: VaultAccess) -> EngineDown:
+    """What came back is none of Vault's answers."""
+    return EngineDown(
+        f"{access.who} ends connections, or answers what cannot be read; is it Vault, or a proxy"
+        " between?",
+        code="engine_unreadable",
+        retry_after=5,
+    )
+
+
 def denied(access: VaultAccess, path: str) -> EngineRefused:
     """The token is good, and the role's policy does not allow this."""
     return EngineRefused(
@@ -89,14 +99,14 @@ def denied(access: VaultAccess, path: str) -> EngineRefused:
 
 
 def failing(access: VaultAccess, answer: VaultAnswer) -> EngineDown:
-    """A 5xx or 429 that is no state of the seal."""
+    """A 3xx, 5xx or 429 that is no state of the seal, and any other that was not expected."""
     if answer.status == 429:
         return EngineDown(
             f"{access.who} limits the rate of requests; raise its quota if that lasts",
             code="engine_throttled",
             retry_after=2,
         )
-    if answer.says("active cluster node not found", "standby"):
+    if answer.status < 400 or answer.says("active cluster node not found", "standby"):
         return EngineDown(
             f"{access.who} is a standby, and no node of its cluster is active; wait for the"
             " election, or unseal the others",

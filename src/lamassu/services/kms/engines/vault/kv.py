@@ -70,13 +70,12 @@ class KvKeys:
         if not _KEY_ID.fullmatch(key_id):
             raise _lost(key_id, self._mount)
         try:
-            answer = self._session.fetch(f"{self._mount}/data/{key_id}")
+            data = self._session.fetch(f"{self._mount}/data/{key_id}")
         except VaultAnswer as refusal:
             if refusal.status != 404:
                 raise
             raise _lost(key_id, self._mount) from None
-        data = answer["data"]
-        marks = data["metadata"].get("custom_metadata") or {}
+        marks = _marks(data.get("metadata"))
         _check_mark(key_id, marks, purpose)
         key = _key_of(data.get("data"))
         if key is None or key_id_of(public_key_of(key)) != key_id:
@@ -110,37 +109,36 @@ class KvKeys:
             if datetime.now(UTC).timestamp() > until:
                 break  # the others wait for another start
             metadata = self._metadata(key_id)
-            marks = metadata.get("custom_metadata") or {}
+            marks = _marks(metadata)
             ours = marks.get(INSTALLATION) == self._installation and ORPHAN not in marks
-            if ours and datetime.fromisoformat(metadata["created_time"]) < made_before:
+            if ours and _made_at(metadata) < made_before:
                 found.append(key_id)
         return found
 
     def set_aside(self, key_id: str) -> None:
         """Marked, for people to judge; the mark goes when the key is used after all."""
-        marks = dict(self._metadata(key_id).get("custom_metadata") or {})
+        marks = _marks(self._metadata(key_id))
         if marks:
             self._mark(key_id, {**marks, ORPHAN: datetime.now(UTC).isoformat(timespec="seconds")})
 
     def _names(self) -> Sequence[str]:
         try:
-            answer = self._session.ask(
+            data = self._session.data(
                 lambda client: client.secrets.kv.v2.list_secrets(path="", mount_point=self._mount)
             )
         except VaultAnswer as refusal:
             if refusal.status != 404:
                 raise
             return ()
-        return [name for name in answer["data"]["keys"] if _KEY_ID.fullmatch(name)]
+        return [str(name) for name in data.get("keys") or () if _KEY_ID.fullmatch(str(name))]
 
     def _metadata(self, key_id: str) -> Mapping[str, Any]:
         try:
-            answer = self._session.fetch(f"{self._mount}/metadata/{key_id}")
+            return self._session.fetch(f"{self._mount}/metadata/{key_id}")
         except VaultAnswer as refusal:
             if refusal.status != 404:
                 raise
             return {}
-        return cast("Mapping[str, Any]", answer["data"])
 
     def _write(self, key_id: str, secret: Mapping[str, str], *, after: int) -> bool:
         """False where a version later than `after` is there."""
@@ -179,6 +177,14 @@ class KvKeys:
             )
 
 
+def _made_at(metadata: Mapping[str, Any]) -> datetime:
+    """Never, as it were, where it does not say: such a key is nobody's orphan."""
+    try:
+        return datetime.fromisoformat(metadata["created_time"])
+    except (KeyError, TypeError, ValueError):
+        return datetime.max.replace(tzinfo=UTC)
+
+
 class suppress_missing(suppress):  # noqa: N801 - as `suppress` itself
     """Pass over a 404."""
 
@@ -187,6 +193,11 @@ class suppress_missing(suppress):  # noqa: N801 - as `suppress` itself
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> bool:
         return isinstance(error, VaultAnswer) and error.status == 404
+
+
+def _marks(metadata: object) -> dict[str, str]:
+    marks = metadata.get("custom_metadata") if isinstance(metadata, dict) else None
+    return dict(marks) if isinstance(marks, dict) else {}
 
 
 def _check_mark(key_id: str, marks: Mapping[str, str], purpose: KeyPurpose) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from lamassu.services.kms.engines.vault.access import VaultAccess
-from lamassu.services.kms.engines.vault.errors import VaultAnswer
+from lamassu.services.kms.engines.vault.errors import VaultAnswer, unreadable
 from lamassu.services.kms.engines.vault.session import VaultSession
 from lamassu.services.kms.ports import EngineRefused
 
@@ -41,16 +41,14 @@ def _mount(session: VaultSession) -> dict[str, Any] | None:
     path = session.access.mount_path
     try:
         # whoever may use anything in a mount may read this, without a policy for it
-        answer = session.fetch(f"sys/internal/ui/mounts/{path}")
-        return dict(answer["data"])
+        return session.fetch(f"sys/internal/ui/mounts/{path}")
     except EngineRefused as refusal:
         if refusal.code != "access_denied":
             raise
     try:
         # none there, or nothing in it allowed: the original's policy may list
-        answer = session.fetch("sys/mounts")
-        found = answer["data"].get(f"{path}/")
-        return None if found is None else dict(found)
+        found = session.fetch("sys/mounts").get(f"{path}/")
+        return found if isinstance(found, dict) else None
     except EngineRefused as refusal:
         if refusal.code != "access_denied":
             raise
@@ -64,13 +62,16 @@ def _judged(access: VaultAccess, found: dict[str, Any]) -> MountKind:
     if kind == "transit":
         return MountKind.TRANSIT
     if kind in ("kv", "generic"):
-        if (found.get("options") or {}).get("version") == "2":
+        options = found.get("options")
+        if isinstance(options, dict) and options.get("version") == "2":
             return MountKind.KV
         raise EngineRefused(
             f"{access.who}: the mount {access.mount_path} is KV version 1; run: vault kv"
             f" enable-versioning {access.mount_path}",
             code="mount_unfit",
         )
+    if not isinstance(kind, str):
+        raise unreadable(access)
     raise EngineRefused(
         f"{access.who}: the mount {access.mount_path} is of another kind ({kind}); name one of"
         " kv-v2 or transit in `mount_path`",

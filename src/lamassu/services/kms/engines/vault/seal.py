@@ -72,7 +72,8 @@ class Seal:
         try:
             with self._connection.anonymous():
                 for key in keys:
-                    if not self._connection.client.sys.submit_unseal_key(key=key).get("sealed"):
+                    after = self._connection.client.sys.submit_unseal_key(key=key)
+                    if isinstance(after, dict) and after.get("sealed") is False:
                         log.warning("vault_unsealed", engine=self._access.engine_id)
                         return
         except VaultAnswer as answer:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import hvac
 
 from lamassu.services.kms.engines.vault.access import VaultAccess
 from lamassu.services.kms.engines.vault.connection import Connection
-from lamassu.services.kms.engines.vault.errors import VaultAnswer, denied, failing
+from lamassu.services.kms.engines.vault.errors import VaultAnswer, denied, failing, unreadable
 from lamassu.services.kms.engines.vault.seal import Seal
 from lamassu.services.kms.engines.vault.token import TokenKeeper
 from lamassu.services.kms.ports import EngineDown
@@ -54,7 +55,7 @@ class VaultSession:
                     elif answer.status in _SEALED or answer.says("Vault is sealed"):
                         self._seal.open_up()
                         self._wait_for_start(answer, starting_until)
-                    elif answer.status >= 500 or answer.status == 429:
+                    elif answer.status >= 500 or answer.status == 429 or answer.status < 400:
                         error = failing(self.access, answer)
                         if error.code != "engine_standby":
                             raise error from None
@@ -62,9 +63,23 @@ class VaultSession:
                     else:
                         raise
 
-    def fetch(self, path: str, *, seconds: float | None = None) -> Any:
-        """A plain read of `path`, beneath /v1/."""
-        return self.ask(lambda client: client.adapter.get(f"/v1/{path}"), seconds=seconds)
+    def data(
+        self, work: Callable[[hvac.Client], Any], *, seconds: float | None = None
+    ) -> dict[str, Any]:
+        """The data of the answer that `work` gets. Raises `EngineDown` (`engine_unreadable`)."""
+        answer = self.ask(work, seconds=seconds)
+        data = answer.get("data") if isinstance(answer, dict) else None
+        if not isinstance(data, dict):
+            raise unreadable(self.access)
+        return data
+
+    def fetch(self, path: str, *, seconds: float | None = None) -> dict[str, Any]:
+        """The data of a plain read of `path`, beneath /v1/."""
+        return self.data(lambda client: client.adapter.get(f"/v1/{path}"), seconds=seconds)
+
+    def within(self, seconds: float) -> AbstractContextManager[None]:
+        """Bound everything that this thread asks in the block, together."""
+        return self._connection.within(seconds)
 
     def close(self) -> None:
         """Give the token back and let go of the connections; what is asked later opens new

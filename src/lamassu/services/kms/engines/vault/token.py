@@ -18,7 +18,7 @@ import structlog
 from lamassu.kernel.errors import Unavailable
 from lamassu.services.kms.engines.vault.access import VaultAccess
 from lamassu.services.kms.engines.vault.connection import Connection
-from lamassu.services.kms.engines.vault.errors import VaultAnswer, failing
+from lamassu.services.kms.engines.vault.errors import VaultAnswer, failing, unreadable
 from lamassu.services.kms.ports import EngineDown, EngineRefused
 
 log = structlog.get_logger(__name__)
@@ -139,9 +139,19 @@ class TokenKeeper:
                 raise
             self._refused, self._refused_until = refusal, time.monotonic() + LOGIN_PAUSE
             raise refusal from None
-        self._take(answer["auth"])
+        self._take(self._auth(answer))
         self._refused = None
         self._accepted_at = datetime.now(UTC)
+
+    def _auth(self, answer: Any) -> dict[str, Any]:
+        auth = answer.get("auth") if isinstance(answer, dict) else None
+        if (
+            not isinstance(auth, dict)
+            or not isinstance(auth.get("client_token"), str)
+            or not isinstance(auth.get("lease_duration"), int)
+        ):
+            raise unreadable(self._access)
+        return auth
 
     def _take(self, auth: dict[str, Any], first_lifetime: float | None = None) -> None:
         lifetime = float(auth["lease_duration"])
@@ -220,7 +230,7 @@ class TokenKeeper:
                 if error.status not in (400, 403):
                     raise failing(self._access, error) from None
             else:
-                auth = answer["auth"]
+                auth = self._auth(answer)
                 if float(auth["lease_duration"]) > token.first_lifetime * SHORTENED_TO:
                     with self._lock:
                         if self._token is token:

@@ -37,7 +37,7 @@ from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec
 from lamassu.services.kms.engines.keys_in_memory import public_key_of
 from lamassu.services.kms.engines.stand_in import stand_in
-from lamassu.services.kms.engines.vault.errors import VaultAnswer
+from lamassu.services.kms.engines.vault.errors import VaultAnswer, unreadable
 from lamassu.services.kms.engines.vault.session import VaultSession
 from lamassu.services.kms.model import MadeKey, Padding, PrivateKey, SignatureScheme
 from lamassu.services.kms.ports import EngineDown
@@ -114,7 +114,10 @@ class TransitKeys:
             )
 
         self._session.ask(make, seconds=seconds)
-        key = self._read(name)[-1]
+        read = self._read(name)
+        if not read:
+            raise unreadable(self._session.access)
+        key = read[-1]
         facts = key_facts(key.public_key)
         if (facts.algorithm, facts.size) != (spec.algorithm.value, spec.size):
             raise _cannot_make(spec)
@@ -135,9 +138,7 @@ class TransitKeys:
         # named by what it is, so that whoever repeats this does not make a second one
         name = f"{self._prefix}{purpose.value}-{made.key_id[:32]}"
         try:
-            self._session.ask(
-                lambda client: self._import(client, name, TYPES[spec], key), seconds=seconds
-            )
+            self._import(name, TYPES[spec], key, seconds=seconds)
         except EngineDown as error:
             # Vault answers 500 to an import of a name that is there
             if error.code != "engine_failing" or not self._is_at(name, made.key_id):
@@ -172,7 +173,7 @@ class TransitKeys:
     def sign(self, key: TransitKey, **what: Any) -> bytes:
         """Ask for a signature. Raises `Unavailable` (`key_lost`) where the key is gone."""
         try:
-            answer = self._session.ask(
+            data = self._session.data(
                 lambda client: client.secrets.transit.sign_data(
                     name=key.name, key_version=key.version, mount_point=self._mount, **what
                 )
@@ -182,8 +183,10 @@ class TransitKeys:
             if refusal.status == 404 or refusal.says("not found", "key version"):
                 raise _lost(key.key_id, self._mount) from None
             raise
-        text: str = answer["data"]["signature"]
-        return base64.b64decode(text.rpartition(":")[2])
+        try:
+            return base64.b64decode(str(data["signature"]).rpartition(":")[2], validate=True)
+        except (KeyError, ValueError):
+            raise unreadable(self._session.access) from None
 
     def forget(self, key: TransitKey) -> None:
         """Look it up again before it is used again."""
@@ -204,14 +207,14 @@ class TransitKeys:
         if key_id in self._keys:
             return self._keys[key_id]
         try:
-            answer = self._session.ask(
+            data = self._session.data(
                 lambda client: client.secrets.transit.list_keys(mount_point=self._mount)
             )
         except VaultAnswer as refusal:
             if refusal.status != 404 or refusal.says("no handler"):
                 raise
             return None
-        unread = [name for name in answer["data"]["keys"] if name not in self._names]
+        unread = [str(name) for name in data.get("keys") or () if name not in self._names]
         # ours first: others' keys may share the mount
         unread.sort(key=lambda name: not name.startswith(self._prefix))
         with ThreadPoolExecutor(max_workers=READ_AT_ONCE) as readers:
@@ -228,12 +231,12 @@ class TransitKeys:
 
     def _read(self, name: str) -> Sequence[TransitKey]:
         try:
-            answer = self._session.fetch(f"{self._mount}/keys/{name}")
+            data = self._session.fetch(f"{self._mount}/keys/{name}")
         except VaultAnswer as refusal:
             if refusal.status != 404 or refusal.says("no handler"):
                 raise
             return ()
-        keys = versions_of(name, answer["data"])
+        keys = versions_of(name, data)
         with self._lock:
             self._names.add(name)
             for key in keys:
@@ -243,10 +246,15 @@ class TransitKeys:
     def _is_at(self, name: str, key_id: str) -> bool:
         return any(key.key_id == key_id for key in self._read(name))
 
-    def _import(self, client: hvac.Client, name: str, kind: str, key: PrivateKey) -> None:
-        answer = client.adapter.get(f"/v1/{self._mount}/wrapping_key")
-        wrapping = load_pem_public_key(answer["data"]["public_key"].encode())
-        assert isinstance(wrapping, rsa.RSAPublicKey)
+    def _import(self, name: str, kind: str, key: PrivateKey, *, seconds: float) -> None:
+        # the first one makes it, an RSA key of 4096 bits
+        data = self._session.fetch(f"{self._mount}/wrapping_key", seconds=seconds)
+        try:
+            wrapping = load_pem_public_key(str(data.get("public_key")).encode())
+        except ValueError:
+            raise unreadable(self._session.access) from None
+        if not isinstance(wrapping, rsa.RSAPublicKey):
+            raise unreadable(self._session.access)
         once = secrets.token_bytes(32)
         mask = padding.MGF1(hashes.SHA256())
         ciphertext = wrapping.encrypt(
@@ -254,17 +262,16 @@ class TransitKeys:
         ) + aes_key_wrap_with_padding(
             once, key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         )
-        client.adapter.post(
-            f"/v1/{self._mount}/keys/{name}/import",
-            json={
-                "ciphertext": base64.b64encode(ciphertext).decode(),
-                "hash_function": "SHA256",
-                "type": kind,
-                "exportable": False,
-                "allow_plaintext_backup": False,
-                "allow_rotation": False,
-            },
-        )
+        content = {
+            "ciphertext": base64.b64encode(ciphertext).decode(),
+            "hash_function": "SHA256",
+            "type": kind,
+            "exportable": False,
+            "allow_plaintext_backup": False,
+            "allow_rotation": False,
+        }
+        path = f"/v1/{self._mount}/keys/{name}/import"
+        self._session.ask(lambda client: client.adapter.post(path, json=content), seconds=seconds)
 
 
 class _Signer:
