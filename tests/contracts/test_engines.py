@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,19 +14,33 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_public_key,
+)
 from cryptography.x509.oid import NameOID
 
 from lamassu.kernel.clock import SystemClock
-from lamassu.kernel.errors import LamassuError, NotFound, RuleViolation, Unavailable
+from lamassu.kernel.errors import Conflict, LamassuError, NotFound, RuleViolation, Unavailable
 from lamassu.kernel.identity import Caller, Principal, PrincipalKind
 from lamassu.kernel.x509.keys import key_facts, key_id
 from lamassu.platform.database import Database, Dialect
-from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec, MessageType
-from lamassu.services.kms.model import SCHEMES, MadeKey, NewKey, SignatureScheme
+from lamassu.services.kms.contract import (
+    KeyAlgorithm,
+    KeyOrigin,
+    KeyPurpose,
+    KeySpec,
+    MessageType,
+    engine_document,
+)
+from lamassu.services.kms.model import SCHEMES, ImportedKey, MadeKey, NewKey, SignatureScheme
 from lamassu.services.kms.ports import CryptoEngine, GivesOutKeys, TakesInKeys
 from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases import KmsService
+from lamassu.services.kms.usecases.adopt_keys import Adopting
 from lamassu.services.kms.usecases.guard import GuardedEngine
 from lamassu.services.kms.usecases.sign_message import Message
 from lamassu.services.kms.usecases.signatures import signature_holds, signature_over
@@ -331,3 +346,53 @@ async def test_a_key_is_made_and_used_through_the_kms_for_a_ca(kms: KmsService) 
     assert csr.is_signature_valid
     assert [one.problem for one in await kms.health()] == [""]
     await kms.discard(key.key_id, purpose=KeyPurpose.CA, caller=ALICE)
+
+
+async def test_a_key_that_no_row_knows_is_adopted_by_its_id(bench: Bench, kms: KmsService) -> None:
+    made = bench.engine.generate(P256, purpose=KeyPurpose.GENERAL)
+    wanted = Adopting(None, KeyPurpose.GENERAL, key_ids=[made.key_id])
+
+    [adopted] = await kms.adopt(wanted, caller=ALICE)
+
+    assert adopted.problem == ""
+    row = await kms.get_named(made.key_id)
+    assert (row.spec, row.public_key, row.origin) == (P256, made.public_key, KeyOrigin.ADOPTED)
+    message = Message(MESSAGE, MessageType.RAW, "ECDSA_SHA_256")
+    signature = await kms.sign_named(made.key_id, message, caller=ALICE)
+    assert await kms.verify_named(made.key_id, message, signature)
+    await kms.delete_named(made.key_id, caller=ALICE)
+
+
+async def test_a_sent_key_is_imported_or_its_engine_says_that_it_takes_none(
+    bench: Bench, kms: KmsService
+) -> None:
+    private_key = ec.generate_private_key(ec.SECP384R1())
+    pem = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    if not isinstance(bench.engine, TakesInKeys):
+        with pytest.raises(RuleViolation) as refusal:
+            await kms.import_named(ImportedKey(pem), caller=ALICE)
+        assert refusal.value.code == "key_not_importable"
+        assert (await kms.count_keys()).total == 0
+        return
+
+    key = await kms.import_named(ImportedKey(pem), caller=ALICE)
+
+    message = Message(MESSAGE, MessageType.RAW, "ECDSA_SHA_384")
+    signature = await kms.sign_named(key.key_id, message, caller=ALICE)
+    private_key.public_key().verify(signature, MESSAGE, ec.ECDSA(hashes.SHA384()))
+    with pytest.raises(Conflict):
+        await kms.import_named(ImportedKey(pem), caller=ALICE)
+    assert await kms.verify_named(key.key_id, message, signature)
+    await kms.delete_named(key.key_id, caller=ALICE)
+
+
+async def test_what_an_engine_tells_of_itself_is_no_path_and_no_setting(
+    bench: Bench, kms: KmsService
+) -> None:
+    [engine] = await kms.engines()
+    shown = json.dumps(engine_document(engine))
+
+    for secret in bench.stand.environment.values():
+        assert len(secret) < 8 or secret not in shown
+    for clue in ("/tmp", "/usr", "http://", "https://", ".so", "secret_id", "passphrase"):
+        assert clue not in shown
