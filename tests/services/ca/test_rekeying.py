@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
 
 from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
+from lamassu.kernel.identity import Caller
 from lamassu.kernel.listing import Filter, ListQuery, Operator
+from lamassu.kernel.x509.names import Subject
+from lamassu.kernel.x509.serials import serial_hex
 from lamassu.services.ca.contract import (
     CertificateStatus,
     CertificationAuthority,
     IssuanceProfile,
     RevocationReason,
+    Validity,
 )
-from lamassu.services.ca.model import RekeyRequest, StatusChange
+from lamassu.services.ca.model import CaRequest, KeyRequest, RekeyRequest, StatusChange
 from lamassu.services.kms.contract import KeyPurpose
+from lamassu.services.kms.usecases.describe_key import renamed
 
-from .world import ALICE, DEVICE_PROFILE, World
+from .world import ALICE, DEVICE_PROFILE, YEAR, World
 
 
 @pytest.fixture
@@ -101,11 +107,11 @@ async def test_a_rekey_that_was_cut_off_uses_the_key_that_it_made(
         with pytest.raises(Unavailable):
             await rekeyed(world, root.id)
     assert [one.id for one in await world.ca.generations_of(root.id)] == [root.id]
-    [made] = await keys_named(world, "ca/root.2")
+    [made] = await keys_named(world, "ca/root.2/rekey")
 
     following = await rekeyed(world, root.id)
 
-    assert await keys_named(world, "ca/root.2") == [made] == [following.key_id]
+    assert await keys_named(world, "ca/root.2/rekey") == [made] == [following.key_id]
 
 
 async def test_of_two_at_once_one_wins_and_the_other_leaves_nothing(
@@ -158,6 +164,99 @@ async def test_a_profile_for_this_ca_holds_for_all_its_generations(
     issued = await world.issue(ca_id=root.id, profile_id="bound")
 
     assert issued.issuer_ca_id == f"{root.id}.2"
+
+
+async def test_who_loses_a_race_deletes_no_key_that_the_winner_uses(
+    world: World, root: CertificationAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first has its key, and is refused before that key is held."""
+    certify = world.ca._rekeying._certify
+    first_has_its_key, second_was_refused = asyncio.Event(), asyncio.Event()
+
+    async def slowly(*arguments: Any) -> Any:
+        first_has_its_key.set()
+        await asyncio.sleep(0.05)
+        return await certify(*arguments)
+
+    hold = world.ca._holds.hold
+
+    async def late(authority: CertificationAuthority, *, caller: Caller) -> None:
+        await second_was_refused.wait()
+        await hold(authority, caller=caller)
+
+    monkeypatch.setattr(world.ca._rekeying, "_certify", slowly)
+    monkeypatch.setattr(world.ca._holds, "hold", late)
+    first = asyncio.create_task(rekeyed(world, root.id))
+    await first_has_its_key.wait()
+    with pytest.raises(Conflict):
+        await rekeyed(world, root.id)
+    second_was_refused.set()
+    following = await first
+
+    assert (await world.kms.get(following.key_id, purpose=KeyPurpose.CA)).bindings
+    assert (await world.issue(ca_id=root.id)).issuer_ca_id == following.id
+
+
+async def test_no_key_that_waits_for_another_ca_becomes_a_generations(
+    world: World, root: CertificationAuthority
+) -> None:
+    waiting = CaRequest(
+        id="root.2", subject=Subject(common_name="Not the root"), key=KeyRequest("ECDSA", 256),
+        validity=Validity(duration=YEAR), profile_id="device",
+    )  # fmt: skip
+    awaited = await world.ca.request_certificate(waiting, "offline", caller=ALICE)
+    name = "ca/root.3/rekey"
+    await world.kms.describe_named(awaited.key_id, "kms.name.update", renamed(name), caller=ALICE)
+
+    following = await rekeyed(world, root.id)
+
+    assert following.id == "root.3"
+    assert following.key_id != awaited.key_id
+    await world.ca.withdraw_awaited("root.2", caller=ALICE)
+    assert (await world.issue(ca_id=root.id)).issuer_ca_id == following.id
+
+
+@pytest.mark.parametrize("revoked", ["root", "root.2"])
+async def test_a_stolen_key_is_vouched_for_by_no_other_generation(
+    world: World, root: CertificationAuthority, revoked: str
+) -> None:
+    following = await rekeyed(world, root.id)
+    stolen, other = (root, following) if revoked == "root" else (following, root)
+    held = StatusChange(CertificateStatus.REVOKED, RevocationReason.CERTIFICATE_HOLD)
+    across = await world.ca.cross_certificates_of(root.id)
+    assert len(across) == 2
+
+    await world.ca.change_ca_status(revoked, held, caller=ALICE)
+    assert await world.ca.cross_certificates_of(root.id) == []
+    await world.ca.change_ca_status(revoked, StatusChange(CertificateStatus.ACTIVE), caller=ALICE)
+    assert await world.ca.cross_certificates_of(root.id) == across
+    stolen_key = StatusChange(CertificateStatus.REVOKED, RevocationReason.KEY_COMPROMISE)
+    world.va.told.clear()
+    await world.ca.change_ca_status(revoked, stolen_key, caller=ALICE)
+
+    assert await world.ca.cross_certificates_of(root.id) == []
+    [vouching] = [
+        one
+        for one in map(x509.load_der_x509_certificate, across)
+        if one.public_key() == loaded(stolen).public_key()
+    ]
+    standing = await world.ca.standing(other.id, serial_hex(vouching.serial_number))
+    assert (standing.revoked, standing.reason) == (True, RevocationReason.KEY_COMPROMISE)
+    assert other.id in world.va.told
+    listed = {one.serial_number for one in await world.ca.revoked_under(other.id)}
+    assert serial_hex(vouching.serial_number) in listed
+
+
+async def test_a_request_is_answered_once_whichever_generation_answered_it(
+    world: World, root: CertificationAuthority
+) -> None:
+    before = await world.issue(ca_id=root.id, request_key="first")
+    following = await rekeyed(world, root.id)
+    after = await world.issue(ca_id=root.id, request_key="second")
+    assert after.issuer_ca_id == following.id
+
+    assert await world.issue(ca_id=root.id, request_key="first") == before
+    assert await world.issue(ca_id=root.id, request_key="second") == after
 
 
 async def test_a_revoked_ca_gets_no_new_key(world: World, root: CertificationAuthority) -> None:

@@ -73,6 +73,15 @@ class MemoryAuthorities:
             created_at=self.clock.now(),
         )
 
+    def rekey_ca(self, ca_id: str) -> Made:
+        """A next generation of a root."""
+        following = f"{ca_id}.2"
+        made = ca_certificate(ca_id, issuer=None, clock=self.clock)
+        self.add_ca(following, made)
+        self.cas[following] = replace(self.cas[following], lineage_id=ca_id)
+        self.cas[ca_id] = replace(self.cas[ca_id], successor_id=following)
+        return made
+
     def sign_by_hand(self, ca_id: str, made: Made) -> Made:
         """Store a certificate that was signed with the CA's key."""
         certificate = self._stored(made.der, issuer=ca_id)
@@ -153,14 +162,15 @@ class MemoryAuthorities:
         return list(self.cas.values())
 
     async def generations_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
-        return [await self.get_ca(ca_id)]
+        first = (await self.get_ca(ca_id)).first_generation
+        return [ca for ca in self.cas.values() if ca.first_generation == first]
 
     async def cross_certificates_of(self, ca_id: str) -> Sequence[bytes]:
         return ()
 
     async def path_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
-        await self.get_ca(ca_id)
-        return [self.cas[each] for each in self._path_ids(ca_id)]
+        newest = (await self.generations_of(ca_id))[-1]
+        return [self.cas[each] for each in self._path_ids(newest.id)]
 
     async def get_profile(self, profile_id: str) -> IssuanceProfile:
         if profile_id not in self.profiles:

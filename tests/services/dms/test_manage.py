@@ -280,6 +280,17 @@ async def test_what_a_dms_may_not_say_is_refused_and_not_stored(
     assert await world.events() == []
 
 
+async def test_no_generation_of_a_bootstrap_ca_issues_to_devices(
+    world: World, admin: Client
+) -> None:
+    world.authorities.rekey_ca("bootstrap-ca")
+    path = "settings.enrollment_settings.enrollment_ca"
+
+    answer = await admin("POST", DMS, _with(path, "bootstrap-ca.2"))
+
+    assert told(answer) == (400, "bootstrap_ca")
+
+
 async def test_missing_names_are_refused_in_the_words_that_clients_know(admin: Client) -> None:
     assert (await admin("POST", DMS, {"name": "x"})).json()["err"] == "struct validation error"
     assert (await admin("POST", DMS, {"id": "x"})).json()["err"] == "struct validation error"

@@ -144,6 +144,41 @@ async def test_cacerts_ends_a_path_before_a_bootstrap_ca(world: World) -> None:
     assert set(certificates_in(answer)) == {made["fleet-ca"].der, made["root-ca"].der, below.der}
 
 
+@pytest.mark.parametrize("validated", ["partner-ca", "partner-ca.2"])
+@pytest.mark.parametrize("managed", ["partner-ca", "partner-ca.2"])
+async def test_cacerts_has_no_generation_of_a_ca_that_lets_devices_in(
+    world: World, validated: str, managed: str
+) -> None:
+    from lamassu.services.dms.model.settings import CaDistributionSettings
+
+    world.authorities.rekey_ca("partner-ca")
+    await world.dms(
+        "wide",
+        validation_cas=[validated],
+        ca_distribution=CaDistributionSettings(managed_cas=(managed,)),
+    )
+
+    answer = await Est(world).get("wide/cacerts")
+
+    assert set(certificates_in(answer)) == {world.made["fleet-ca"].der, world.made["root-ca"].der}
+
+
+async def test_cacerts_no_longer_has_a_generation_that_was_revoked(world: World) -> None:
+    from lamassu.services.dms.model.settings import CaDistributionSettings
+
+    following = world.authorities.rekey_ca("partner-ca")
+    settings = CaDistributionSettings(managed_cas=("partner-ca",))
+    await world.dms("wide", ca_distribution=settings)
+    earlier = world.made["partner-ca"].der
+    both = certificates_in(await Est(world).get("wide/cacerts"))
+    assert {earlier, following.der} < set(both)
+
+    world.authorities.revoke_ca("partner-ca")
+
+    left = certificates_in(await Est(world).get("wide/cacerts"))
+    assert set(both) - set(left) == {earlier}
+
+
 async def test_csrattrs_asks_for_nothing(world: World, est: Est) -> None:
     assert (await est.get("fleet/csrattrs")).status_code == 204
     assert told(await est.get("nowhere/csrattrs")) == (404, "dms_not_found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -12,11 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lamassu.kernel.clock import SystemClock
-from lamassu.kernel.errors import Conflict, RuleViolation, Unavailable
+from lamassu.kernel.errors import Conflict, NotFound, RuleViolation, Unavailable
+from lamassu.kernel.identity import Caller
 from lamassu.services.kms.contract import (
     Engine,
     Key,
     KeyAlgorithm,
+    KeyMove,
     KeyPurpose,
     KeySpec,
     MoveStep,
@@ -247,3 +250,48 @@ async def test_what_cannot_move_is_refused_before_anything_is_written(
     bench.kms.production = True
     assert await refused(key, "new") == "engine_not_for_ca_keys"
     assert await records() == before
+
+
+async def test_no_move_removes_a_key_from_where_another_brought_it(bench: Bench) -> None:
+    key = await bench.kms.generate(P256, purpose=CA, name="ca/x", caller=ALICE)
+
+    outcomes = await asyncio.gather(
+        *(
+            bench.kms.move(key.key_id, engine, purpose=CA, caller=ALICE)
+            for engine in ("new", "new", "old", "new", "old", "old")
+        ),
+        return_exceptions=True,
+    )
+
+    assert all(isinstance(one, Key | Conflict) for one in outcomes), outcomes
+    at_last = await bench.kms.get(key.key_id, purpose=CA)
+    assert bench.places(key) == [at_last.engine_id]
+    assert await signs(bench.restarted(), key)
+
+
+async def test_no_copy_of_a_deleted_key_stays_in_the_engine_that_it_was_moving_to(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await bench.kms.generate(
+        P256, purpose=KeyPurpose.GENERAL, name="short-lived", caller=ALICE
+    )
+    bench.new.failing = "sign"
+    with pytest.raises(Unavailable):
+        await bench.kms.move(key.key_id, "new", purpose=KeyPurpose.GENERAL, caller=ALICE)
+    bench.new.failing = ""
+    with pytest.raises(Conflict) as refused:
+        await bench.kms.delete_named(key.key_id, caller=ALICE)
+    assert refused.value.code == "move_in_progress"
+
+    moving = bench.kms._moving
+    switch = moving._switch
+
+    async def deleted_first(move: KeyMove, caller: Caller) -> KeyMove:
+        await bench.kms.discard(key.key_id, purpose=KeyPurpose.GENERAL, caller=ALICE)
+        return await switch(move, caller)
+
+    monkeypatch.setattr(moving, "_switch", deleted_first)
+    with pytest.raises(NotFound):
+        await bench.kms.move(key.key_id, "new", purpose=KeyPurpose.GENERAL, caller=ALICE)
+
+    assert bench.places(key) == []

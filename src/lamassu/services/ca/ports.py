@@ -61,6 +61,11 @@ class CaTransaction(Protocol):
         """A certificate that this transaction alone may change."""
         ...
 
+    async def lock_across(self, subject_key_ids: Sequence[str]) -> Sequence[Certificate]:
+        """Certificates of CAs for these keys that are no CA's present one: those by which
+        another generation vouches for the key."""
+        ...
+
     async def ca_id_of_certificate(self, serial_number: str) -> str | None:
         """The CA whose present certificate this is."""
         ...

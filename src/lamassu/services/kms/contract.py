@@ -197,8 +197,8 @@ class Keys(Protocol):
     async def find_unused(
         self, name: str, spec: KeySpec, *, purpose: KeyPurpose, engine_id: str
     ) -> Key | None:
-        """A key of this name and kind in this engine that nothing is bound to and that never
-        signed for a caller: one that was made before a crash."""
+        """A key of this kind in this engine that was made under this name, that nothing is bound
+        to and that never signed for a caller: one that was made before a crash."""
         ...
 
     async def find_by_public_key(self, spki: bytes) -> Key | None:

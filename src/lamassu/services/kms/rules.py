@@ -12,6 +12,7 @@ from lamassu.kernel.x509.der import is_one_sequence_or_set
 from lamassu.services.kms.contract import (
     Engine,
     Key,
+    KeyMove,
     KeyPurpose,
     KeySpec,
     MessageType,
@@ -178,6 +179,17 @@ def check_moves_alone(key: Key) -> None:
             "the key is a CA's; move it by POST /api/ca/v1/cas/{id}/key/move"
             " (lamassu key move finds the CA)",
             code="key_of_ca",
+            field="id",
+        )
+
+
+def check_not_moving(move: KeyMove | None) -> None:
+    """A key that two engines may hold is moved to its end before it is deleted."""
+    if move is not None:
+        raise Conflict(
+            f"a move of this key from {move.source} to {move.target} has begun; ask for it again,"
+            " so that it ends, and then delete the key",
+            code="move_in_progress",
             field="id",
         )
 

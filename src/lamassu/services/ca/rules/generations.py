@@ -21,9 +21,9 @@ def in_succession(
     return line
 
 
-def next_generation_id(generations: Sequence[CertificationAuthority]) -> str:
-    """The id of the one that follows: the line's, and its number."""
-    return f"{generations[0].first_generation}.{len(generations) + 1}"
+def generation_id(generations: Sequence[CertificationAuthority], number: int) -> str:
+    """The id of a generation that follows: the line's, and its number."""
+    return f"{generations[0].first_generation}.{number}"
 
 
 def check_has_key_here(authority: CertificationAuthority) -> None:

@@ -142,6 +142,19 @@ class SqlCaTransaction(ServiceUnit):
         query = AUTHORITIES.where(cas.c.parent_id.in_(ca_ids)).order_by(cas.c.id).with_for_update()
         return [authority_of(row) for row in await self._connection.execute(query)]
 
+    async def lock_across(self, subject_key_ids: Sequence[str]) -> Sequence[Certificate]:
+        query = (
+            select(*CERTIFICATE_COLUMNS)
+            .where(
+                certificates.c.subject_key_id.in_(subject_key_ids),
+                certificates.c.is_ca,
+                certificates.c.serial_number.not_in(select(cas.c.serial_number)),
+            )
+            .order_by(certificates.c.serial_number)
+            .with_for_update()
+        )
+        return [certificate_of(row) for row in await self._connection.execute(query)]
+
     async def ca_id_of_certificate(self, serial_number: str) -> str | None:
         query = select(cas.c.id).where(cas.c.serial_number == serial_number)
         found: str | None = (await self._connection.execute(query)).scalar()

@@ -165,10 +165,14 @@ class CaService:
             [one.id for one in line], [one.certificate.subject_key_id for one in line]
         )
         now = self._clock.now()
+        # what a revoked generation vouched for is worth nothing, whatever its row says
+        gone = {one.id for one in line if one.revoked_by is not None}
         return [
             one.der
             for one in found
-            if one.serial_number not in own and one.status_at(now) is CertificateStatus.ACTIVE
+            if one.serial_number not in own
+            and one.issuer_ca_id not in gone
+            and one.status_at(now) is CertificateStatus.ACTIVE
         ]
 
     async def path_of(self, ca_id: str) -> Sequence[CertificationAuthority]:

@@ -152,11 +152,14 @@ class StatusChanges:
         transaction, and what they issued by a job (security rule 24, decision 20).
 
         A hold marks the CAs below and is undone by the release; it leaves end-entity rows
-        alone. The approvers of each CA that it changes have to agree. Raises `NotFound`,
-        `RuleViolation` (`status_transition`, `issuer_revoked`), and as `Clearance.admit`.
+        alone. What other generations vouch for these CAs' keys shares their fate: a stolen key
+        is trusted by nobody who trusts its successor. The approvers of each CA that it changes
+        have to agree. Raises `NotFound`, `RuleViolation` (`status_transition`, `issuer_revoked`),
+        and as `Clearance.admit`.
         """
         now = self._clock.now()
         job: CascadeJob | None = None
+        across: Sequence[Certificate] = ()
         known = await self._store.find_ca(ca_id)
         if known is None:
             raise ca_not_found()
@@ -180,6 +183,7 @@ class StatusChanges:
                     await transaction.save_ca(after)
                     _record_ca(transaction, before, after, caller=caller, now=now)
                 touched = [after for _, after in pairs]
+                across = await _changed_across(transaction, pairs, caller=caller, now=now)
                 if _final(change):
                     job = CascadeJob(
                         id=str(uuid4()),
@@ -189,7 +193,8 @@ class StatusChanges:
                         created_at=now,
                     )
                     await transaction.insert_job(job)
-        shown = await self._published(_listed_by(touched))
+        listed_by = _listed_by(touched) | {one.issuer_ca_id for one in across}
+        shown = await self._published(listed_by)
         return CaRevocation(touched[0], job.id if job else None, shown)
 
     async def _published(self, ca_ids: set[str]) -> bool:
@@ -285,6 +290,37 @@ def _after_change_above(
         return member
     ended = StatusChange(CertificateStatus.REVOKED, CASCADE_REASON)
     return _changed_ca(member, ended, now, revoked_by=top.id)
+
+
+async def _changed_across(
+    transaction: CaTransaction,
+    pairs: Sequence[tuple[CertificationAuthority, CertificationAuthority]],
+    *,
+    caller: Caller,
+    now: datetime,
+) -> list[Certificate]:
+    """Revoke, hold and release the certificates across to these CAs' keys with the CAs. A
+    release releases what was held with its CA, at the same instant."""
+    by_key = {before.certificate.subject_key_id: (before, after) for before, after in pairs}
+    changes: list[Certificate] = []
+    for current in await transaction.lock_across(list(by_key)):
+        before, after = (one.certificate for one in by_key[current.subject_key_id])
+        change = StatusChange(after.stored_status, after.revocation_reason)
+        held_alone = on_hold(current) and (
+            not on_hold(before) or current.revocation_time != before.revocation_time
+        )
+        if (
+            revoked_for_good(current)
+            or change.status is CertificateStatus.INACTIVE
+            or changes_nothing(current, change)
+            or (held_alone and not _final(change))
+        ):
+            continue
+        updated = changed(current, change, now)
+        await transaction.save_certificate(updated)
+        record_certificate(transaction, current, updated, caller=caller, now=now)
+        changes.append(updated)
+    return changes
 
 
 def _final(change: StatusChange) -> bool:

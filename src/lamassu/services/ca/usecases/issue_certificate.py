@@ -16,6 +16,7 @@ from lamassu.services.ca.contract import (
     Certificate,
     CertificateStatus,
     CertificateType,
+    CertificationAuthority,
     Issued,
     IssueRequest,
     certificate_document,
@@ -140,7 +141,7 @@ class CertificateIssuing:
             )
         if stored:
             return Issued(certificate)
-        return await self._answered_before(request, judged, profile_id)
+        return await self._answered_before(request, authority, judged, profile_id)
 
     async def _store_successor(
         self,
@@ -161,23 +162,30 @@ class CertificateIssuing:
         return True
 
     async def _answered_before(
-        self, request: IssueRequest, judged: IssuerVersions, profile_id: str
+        self,
+        request: IssueRequest,
+        authority: CertificationAuthority,
+        judged: IssuerVersions,
+        profile_id: str,
     ) -> Issued | None:
-        """What this request's key was answered with; `None` if it was CA or profile, which
-        changed, that kept the certificate from being stored."""
+        """What this request's key was answered with, by whichever generation of the CA; `None`
+        if it was CA or profile, which changed, that kept the certificate from being stored."""
+        line = {one.id for one in await self._store.generations(authority.id)}
         async with self._store.unit() as transaction:
-            versions = await transaction.share_issuer(request.ca_id, profile_id)
+            versions = await transaction.share_issuer(authority.id, profile_id)
             if versions is None:
                 raise ca_not_found()
-            return await _repeated(transaction, request) if versions == judged else None
+            return await _repeated(transaction, request, line) if versions == judged else None
 
 
-async def _repeated(transaction: CaTransaction, request: IssueRequest) -> Issued:
+async def _repeated(
+    transaction: CaTransaction, request: IssueRequest, line: Collection[str]
+) -> Issued:
     assert request.request_key is not None  # only a request key can be taken
     earlier = await transaction.find_issued(request.request_key)
     if earlier is None:
         raise NotFound("certificate not found", code="certificate_not_found")
-    if earlier.issuer_ca_id != request.ca_id:
+    if earlier.issuer_ca_id not in line:
         raise Conflict("this request was answered by another CA before", code="request_key_reused")
     return Issued(earlier, repeated=True)
 

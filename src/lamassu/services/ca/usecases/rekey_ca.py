@@ -7,6 +7,7 @@ somebody took for a trust anchor.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -32,7 +33,7 @@ from lamassu.services.ca.rules.authorities import check_ca_id, check_ca_key_spec
 from lamassu.services.ca.rules.generations import (
     check_has_key_here,
     check_is_newest,
-    next_generation_id,
+    generation_id,
 )
 from lamassu.services.ca.rules.status import check_may_sign
 from lamassu.services.ca.rules.template import (
@@ -95,6 +96,7 @@ class Rekeying:
         self._clock = clock
         self._desk = desk
         self._validation_urls = tuple(validation_urls)
+        self._turn = asyncio.Lock()
 
     async def plan(self, ca_id: str, request: RekeyRequest) -> RekeyPlan:
         """What would be made; nothing is. Raises as `rekey` does before it makes anything."""
@@ -108,7 +110,7 @@ class Rekeying:
 
         One that a crash cut off is asked for again: a key that it made is used. Raises
         `NotFound` (also `ca_key_offline`), `RuleViolation` (engine, key, status), `Conflict`
-        (`ca_changed`, `ca_exists`), and as `Clearance.admit`.
+        (`ca_changed`), and as `Clearance.admit`.
         """
         now = self._clock.now()
         work = await self._prepare(ca_id, request, now)
@@ -116,7 +118,16 @@ class Rekeying:
         # the CA above signs a CA's certificate, as for a child
         concerned = [work.parent.authority, work.old] if work.parent else [work.old]
         await clearance.judge(Operation.REKEY, policies_of(concerned), basis={})
-        name = f"ca/{work.plan.new_id}"
+        # one at a time: who is refused deletes the key that it used, which must be nobody else's
+        async with self._turn:
+            return await self._make(work, caller=caller, demand=demand, now=now)
+
+    async def _make(
+        self, work: _Rekeying, *, caller: Caller, demand: Demand | None, now: datetime
+    ) -> CertificationAuthority:
+        check_is_newest(await self._again(work.old.id), work.old)
+        # no CA's id has a slash: what somebody else makes a CA of never has this name
+        name = f"ca/{work.plan.new_id}/rekey"
         key = await self._keys.find_unused(
             name, work.plan.spec, purpose=KeyPurpose.CA, engine_id=work.plan.engine_id
         ) or await self._keys.generate(
@@ -131,9 +142,28 @@ class Rekeying:
             await self._store_all(work, made, caller=caller, demand=demand, now=now)
         except (Conflict, Forbidden, NotFound, RuleViolation):
             # refused for sure; after any other failure it may be stored, and needs its key
-            await self._keys.discard(key.key_id, purpose=KeyPurpose.CA, caller=caller)
+            holder = await self._store.find_ca_by_key_id(made.authority.certificate.subject_key_id)
+            if holder is None:
+                await self._keys.discard(key.key_id, purpose=KeyPurpose.CA, caller=caller)
             raise
         return made.authority
+
+    async def _again(self, ca_id: str) -> CertificationAuthority:
+        authority = await self._store.find_ca(ca_id)
+        if authority is None:
+            raise ca_not_found()
+        return authority
+
+    async def _new_id(self, old: CertificationAuthority) -> str:
+        """The next id of the line that no other CA has, nor one that waits."""
+        line = await self._store.generations(old.id)
+        number = len(line) + 1
+        while True:
+            new_id = generation_id(line, number)
+            check_ca_id(new_id)
+            if not (await self._store.find_ca(new_id) or await self._store.find_awaited(new_id)):
+                return new_id
+            number += 1
 
     async def _prepare(self, ca_id: str, request: RekeyRequest, now: datetime) -> _Rekeying:
         old = await newest_generation(ca_id, self._store)
@@ -156,10 +186,7 @@ class Rekeying:
             request.bits or certificate.key_size,
             await self._keys.engines(),
         )
-        new_id = next_generation_id(await self._store.generations(old.id))
-        check_ca_id(new_id)
-        if await self._store.find_ca(new_id) is not None:
-            raise Conflict(f"a CA {new_id} is there already", code="ca_exists", field="id")
+        new_id = await self._new_id(old)
         not_after = now.replace(microsecond=0) + (certificate.not_after - certificate.not_before)
         if parent is not None:
             not_after = min(not_after, parent.authority.certificate.not_after)
@@ -315,6 +342,8 @@ class Rekeying:
             check_is_newest(old, work.old)
             guarding = policies_of([*concerned, old])
             await clearance.admit(transaction, Operation.REKEY, guarding, basis={})
+            if await transaction.lock_awaited(made.authority.id) is not None:
+                raise Conflict("another CA waits under the next id; ask again", code="ca_changed")
             try:
                 await transaction.insert_ca(
                     made.authority, NewCertificate(made.authority.certificate, created_at=now)

@@ -15,6 +15,7 @@ from lamassu.services.dms.rules.settings import (
     check_profile_for_devices,
     check_settings,
 )
+from lamassu.services.dms.usecases.distribute_cas import first_generation
 
 T = TypeVar("T")
 
@@ -76,7 +77,10 @@ class SettingsJudge:
 
     async def _check_cas(self, settings: DmsSettings) -> None:
         enrollment, reenrollment = settings.enrollment, settings.reenrollment
-        if enrollment.enrollment_ca in self._defaults.reserved_cas:
+        reserved = {
+            await first_generation(one, self._authorities) for one in self._defaults.reserved_cas
+        }
+        if await first_generation(enrollment.enrollment_ca, self._authorities) in reserved:
             raise RuleViolation(
                 f"{enrollment.enrollment_ca} issues bootstrap certificates: a device that it"
                 " certified could let others in; name another CA",

@@ -22,6 +22,7 @@ from lamassu.services.kms.contract import (
     EngineHealth,
     Key,
     KeyMove,
+    KeyOrigin,
     KeyPurpose,
     KeySpec,
     MessageType,
@@ -128,8 +129,9 @@ class KmsService:
         named = Filter("name", Operator.EQ, name)
         page = await self._storage.list(ListQuery(filters=[named]), purposes=[purpose])
         for key in page.items:
-            used = key.bindings or key.has_signed
-            if not used and (key.spec, key.engine_id) == (spec, engine_id):
+            # a first version was never renamed: nobody gave it this name but who made it
+            untouched = key.version == 1 and key.origin is KeyOrigin.GENERATED
+            if untouched and not key.bindings and (key.spec, key.engine_id) == (spec, engine_id):
                 return key
         return None
 
@@ -313,10 +315,12 @@ class KmsService:
         return await verify_message(await self.get_named(identifier), message, signature)
 
     async def delete_named(self, identifier: str, *, caller: Caller) -> None:
-        """Delete a general key that nothing needs. Raises `Conflict` (`key_in_use`), and
+        """Delete a general key that nothing needs. Raises `Conflict` (`key_in_use`,
+        `move_in_progress`: a second engine may hold it), and
         `Unavailable`, with nothing changed, while its engine cannot destroy it."""
         key = await self.get_named(identifier)
         rules.check_deletable(key)
+        rules.check_not_moving(await self._storage.find_move(key.key_id))
         await self._engines.holding(key.engine_id).check()
         await self._delete(key, identifier, rules.check_deletable, caller)
 

@@ -6,10 +6,12 @@ off goes on when it is asked for again; what was switched is finished at the nex
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from datetime import datetime
+from weakref import WeakValueDictionary
 
-from lamassu.kernel.errors import Conflict, RuleViolation, Unavailable
+from lamassu.kernel.errors import Conflict, NotFound, RuleViolation, Unavailable
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import AuditRecord, Event, Json
 from lamassu.services.kms import rules
@@ -26,6 +28,7 @@ class KeyMoving:
     def __init__(self, engines: EngineDirectory, storage: KeyStorage) -> None:
         self._engines = engines
         self._storage = storage
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def plan(self, key: Key, engine_id: str, *, production: bool) -> KeyMove:
         """What a move would do, judged; nothing is changed, and both engines are asked.
@@ -77,13 +80,31 @@ class KeyMoving:
     ) -> Key:
         """Move the key, or go on with a move that was cut off. Raises as `plan`.
 
-        Whatever fails before the switch leaves the key where it was and in use.
+        Whatever fails before the switch leaves the key where it was and in use. One move of a
+        key at a time: one that was judged before another ended would remove the key from where
+        it is by now.
         """
+        turn = self._turns.setdefault(key.key_id, asyncio.Lock())
+        async with turn:
+            current = await self._storage.find(key.key_id)
+            if current is None:
+                raise rules.key_not_found()
+            return await self._move(
+                current, engine_id, production=production, caller=caller, now=now
+            )
+
+    async def _move(
+        self, key: Key, engine_id: str, *, production: bool, caller: Caller, now: datetime
+    ) -> Key:
         plan = await self.plan(key, engine_id, production=production)
         if plan.step is not MoveStep.SWITCHED:
             plan = await self._begin(plan, caller, now)
             await self._copy(key, plan)
-            plan = await self._switch(plan, caller)
+            try:
+                plan = await self._switch(plan, caller)
+            except NotFound:  # deleted meanwhile: no copy outlives it
+                await self._engines.holding(plan.target).delete(plan.key_id)
+                raise
         await self._finish(plan, caller)
         moved = await self._storage.find(key.key_id)
         if moved is None:
