@@ -197,6 +197,51 @@ async def test_a_lost_key_or_a_refused_request_is_no_failure_of_the_engine(
     assert await use(engine) == "signed"
 
 
+async def test_who_wants_many_keys_neither_stops_signing_nor_makes_the_engine_look_down() -> None:
+    """Generation may take long; a client that asks for much of it is no outage for others."""
+    slow = Wayward(workers=2, seconds=0.1)
+    slow.limits = EngineLimits(2, sign_seconds=0.1, generate_seconds=20)
+    generate, released = slow.generate, threading.Event()
+
+    def slowly(spec: KeySpec, *, purpose: KeyPurpose) -> MadeKey:
+        released.wait(10)
+        return generate(spec, purpose=purpose)
+
+    slow.generate = slowly  # type: ignore[method-assign]
+    notes = Notes()
+    engine = GuardedEngine(slow, notes)
+    asked = [
+        asyncio.create_task(engine.generate(P256, purpose=KeyPurpose.GENERAL)) for _ in range(8)
+    ]
+    await asyncio.sleep(0.02)
+
+    signed = [await use(engine) for _ in range(FAILURES_TO_OPEN + 1)]
+    released.set()
+
+    assert set(signed) == {"signed"}
+    assert len(await asyncio.gather(*asked)) == 8
+    assert False not in notes.states
+
+
+async def test_a_queue_behind_work_that_has_its_time_is_busy_and_not_down() -> None:
+    one = Wayward(workers=1)
+    one.limits = EngineLimits(1, sign_seconds=0.05, generate_seconds=20)
+    one.hanging = True  # the one generation, which may take 20 s
+    notes = Notes()
+    engine = GuardedEngine(one, notes)
+    generating = asyncio.create_task(engine.generate(P256, purpose=KeyPurpose.GENERAL))
+    await asyncio.sleep(0.02)
+
+    refusals = [await refusal_of(engine) for _ in range(FAILURES_TO_OPEN + 1)]
+    one.hanging = False
+    one.released.set()
+
+    assert {refusal.code for refusal in refusals} == {"engine_busy"}
+    assert (await generating).key_id == "id"
+    assert await use(engine) == "signed"
+    assert False not in notes.states
+
+
 async def test_what_an_engine_cannot_is_a_rule_and_not_an_outage(wayward: Wayward) -> None:
     engine = GuardedEngine(wayward)
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -47,6 +47,10 @@ class GuardedEngine:
         self._pool = WorkerPool(self._id, workers=engine.limits.workers)
         self._breaker = Breaker(self._id, time.monotonic)
         self._meter = meter or Unmetered()
+        # when each call that runs now should have ended, however long others may wait for it
+        self._running: dict[object, float] = {}
+        # whoever wants many keys leaves a thread to those who sign
+        self._generating = asyncio.Semaphore(max(1, engine.limits.workers - 1))
         self._inline = engine.inline_key if isinstance(engine, SignsInline) else None
 
     @property
@@ -221,9 +225,18 @@ class GuardedEngine:
     async def _attempt(self, operation: Operation, work: Callable[[], T]) -> T:
         started = time.perf_counter()
         patience = self._patience(operation)
+        call = _Started(work, patience, self._running)
         try:
-            result = await asyncio.wait_for(self._pool.run(work), patience)
+            result = await asyncio.wait_for(self._take_turn(operation, call), patience)
         except TimeoutError:
+            if not call.begun and self._at_work():
+                # it works for others, within their time: that it is busy tells nothing bad of it
+                self._observe(operation, Outcome.REFUSED, started)
+                raise Unavailable(
+                    f"crypto engine {self._id} is busy with other work; try again shortly",
+                    code="engine_busy",
+                    retry_after=RETRY_SECONDS,
+                ) from None
             self._observe(operation, Outcome.TIMEOUT, started)
             late = EngineDown(
                 f"crypto engine {self._id} did not answer in {patience:g} s",
@@ -253,6 +266,17 @@ class GuardedEngine:
         self._up()
         return result
 
+    async def _take_turn(self, operation: Operation, call: _Started[T]) -> T:
+        if operation is not Operation.GENERATE:
+            return await self._pool.run(call.run)
+        async with self._generating:
+            return await self._pool.run(call.run)
+
+    def _at_work(self) -> bool:
+        """Whether some call runs that still has time."""
+        now = time.monotonic()
+        return any(deadline > now for deadline in list(self._running.values()))
+
     def _patience(self, operation: Operation) -> float:
         if operation is Operation.GENERATE:
             return self._limits.generate_seconds
@@ -274,3 +298,24 @@ class GuardedEngine:
 
     def _observe(self, operation: Operation, outcome: Outcome, started: float) -> None:
         self._meter.observe(self._id, operation, outcome, time.perf_counter() - started)
+
+
+class _Started(Generic[T]):
+    """Work that tells whether a thread has begun with it, and until when it should be done."""
+
+    def __init__(
+        self, work: Callable[[], T], patience: float, running: dict[object, float]
+    ) -> None:
+        self.begun = False
+        self._work = work
+        self._patience = patience
+        self._running = running
+
+    def run(self) -> T:
+        """Do it; a thread of the pool calls this."""
+        self.begun = True
+        self._running[self] = time.monotonic() + self._patience
+        try:
+            return self._work()
+        finally:
+            del self._running[self]
