@@ -117,6 +117,7 @@ def test_approvers_of_every_ca_in_it_have_to_agree(site: Site) -> None:
         agreed = ("--as", alice, "--approval", approval)
         other = site.backup(*create, key_id, *agreed, status=1)  # another set of keys
         assert "was given for another request" in other
+        assert "was given for another request" in other
         assert not file.exists()
         assert "keys of engine ca" in site.backup(*create, *agreed)
         assert admin.get(f"/api/ca/v1/approvals/{approval}").json()["status"] == "SPENT"

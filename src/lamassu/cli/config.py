@@ -69,6 +69,8 @@ def _check_engines(directory: Path) -> None:
         out.print(f"engine {engine.engine_id}: {state}", markup=False)
     if not all(engine.healthy for engine in engines):
         fail("not every crypto engine can be used")
+    for warning in run(wiring.backup_warnings(directory)):
+        out.print(f"warning: {warning}", markup=False)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from lamassu.wiring.installing import Plan, install, store_credential
 from lamassu.wiring.key_backups import (
     BackupPlan,
     backup_standings,
+    backup_warnings,
     create_backup,
     make_component,
     put_backup_key,
@@ -39,6 +40,7 @@ __all__ = [
     "RootKeyPlaces",
     "Running",
     "backup_standings",
+    "backup_warnings",
     "create_backup",
     "engine_health",
     "install",

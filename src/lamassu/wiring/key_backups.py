@@ -14,25 +14,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamassu.kernel.clock import SystemClock
 from lamassu.kernel.errors import NotFound, RuleViolation
 from lamassu.kernel.identity import Caller, system_caller
 from lamassu.kernel.records import Json
+from lamassu.platform.database import SERVICES, is_current
+from lamassu.platform.installation import Installation
 from lamassu.platform.security.private_files import create_private_file
 from lamassu.services.access.contract import Mode
 from lamassu.services.ca.contract import Operation
 from lamassu.services.kms.contract import KeyPurpose
 from lamassu.services.kms.engines.software import SoftwareEngine
 from lamassu.services.kms.model import KeyBackup
+from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases.backup import (
     EngineStanding,
     Made,
     Rehearsal,
     Restoration,
     Selection,
+    standings,
 )
+from lamassu.services.kms.usecases.engines import EngineDirectory
 from lamassu.wiring.asking import NO_ASKING, Asking
-from lamassu.wiring.engines import read_passphrase
-from lamassu.wiring.platform import AUDIT_KEY, Platform, opened
+from lamassu.wiring.configuration import load
+from lamassu.wiring.engines import open_engines, read_passphrase
+from lamassu.wiring.platform import AUDIT_KEY, Platform, open_database, opened
 
 Tell = Callable[[str], None]
 CALLER = system_caller("lamassu key backup")
@@ -175,6 +182,30 @@ async def backup_standings(directory: Path) -> Sequence[EngineStanding]:
     """How each engine's keys are backed up; no engine is asked."""
     async with opened(directory) as platform:
         return await platform.kms.backups.standings()
+
+
+async def backup_warnings(directory: Path) -> Sequence[str]:
+    """What is to be told of the keys of engines that wrap; changes nothing, asks no engine, and
+    says nothing where the database is not there yet or belongs to another version."""
+    installation = Installation(directory)
+    settings = load(installation.config)
+    database_settings = settings.database_settings(installation.directory)
+    engines = settings.crypto_engines
+    wrapping = [section for section in engines.pkcs11 if section.backup == "wrapped"]
+    if not wrapping or not await is_current(database_settings, SERVICES):
+        return ()
+    database = await open_database(installation, settings)
+    try:
+        opened_engines = await asyncio.to_thread(open_engines, installation, settings)
+        directory_of = EngineDirectory(opened_engines, default_id=engines.chosen_id)
+        try:
+            found = await standings(directory_of, KmsStorage(database), SystemClock().now())
+        finally:
+            for engine in directory_of:
+                await engine.close()
+    finally:
+        await database.close()
+    return [warning for one in found for warning in one.warnings]
 
 
 def _open_copy(copy: Path, original: Path, passphrase: Path) -> SoftwareEngine:

@@ -85,7 +85,7 @@ async def opened(directory: Path) -> AsyncIterator[Platform]:
     settings = load(installation.config)
     check_start(settings, installation.directory)
     async with AsyncExitStack() as stack:
-        database = await _open_database(installation, settings)
+        database = await open_database(installation, settings)
         stack.push_async_callback(database.close)
         platform = await _connect(installation, settings, database)
         stack.push_async_callback(platform.kms.close)
@@ -105,7 +105,7 @@ async def lower_mode(directory: Path, asking: Asking = NO_ASKING) -> None:
     settings = load(installation.config)
     check_start(settings, installation.directory)
     async with AsyncExitStack() as stack:
-        database = await _open_database(installation, settings)
+        database = await open_database(installation, settings)
         stack.push_async_callback(database.close)
         kms = await _open_kms(installation, settings, database)
         stack.push_async_callback(kms.close)
@@ -126,7 +126,8 @@ async def lower_mode(directory: Path, asking: Asking = NO_ASKING) -> None:
         await access.lower_mode(caller=system_caller("lamassu config lower-mode"), grounds=grounds)
 
 
-async def _open_database(installation: Installation, settings: Settings) -> Database:
+async def open_database(installation: Installation, settings: Settings) -> Database:
+    """The installation's own. Raises `Unavailable`, `NotFound` (`installation_incomplete`)."""
     return await Database.open(
         settings.database_settings(installation.directory),
         services=SERVICES,

@@ -95,6 +95,9 @@ async def _serving_platform(
         for engine_id, number in (await platform.kms.unclaimed()).items():
             advice = f"lamassu key adopt --engine {engine_id}"
             log.warning("keys_unclaimed", engine=engine_id, keys=number, next=advice)
+        for standing in await platform.kms.backups.standings():
+            for warning in standing.warnings:
+                log.warning("key_backup_due", text=warning)
         await check_needed_keys(platform, without_lost=without_lost_keys)
         running = Running()
         listeners = await _listeners(platform, listen, running)

@@ -2,7 +2,7 @@
 
 from lamassu.platform.database.database import Database
 from lamassu.platform.database.dialect import Dialect
-from lamassu.platform.database.migrate import migrate
+from lamassu.platform.database.migrate import is_current, migrate
 from lamassu.platform.database.prepared import Prepared, Step
 from lamassu.platform.database.records import RecordWriter
 from lamassu.platform.database.services import SERVICES
@@ -20,5 +20,6 @@ __all__ = [
     "ServiceUser",
     "Step",
     "Unit",
+    "is_current",
     "migrate",
 ]

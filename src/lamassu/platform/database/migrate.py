@@ -49,6 +49,22 @@ async def migrate(settings: DatabaseSettings, services: Sequence[str]) -> None:
         raise translated(error) or error from error
 
 
+async def is_current(settings: DatabaseSettings, services: Sequence[str]) -> bool:
+    """Whether an embedded database is there, with the schemas that this program expects: then
+    opening it changes none. Another database is never changed by being opened."""
+    if settings.path is None:
+        return True
+    if not settings.path.exists():
+        return False
+    async with _alone(settings, settings.path) as connection:
+        for service in services:
+            try:
+                await check_revision(connection, service)
+            except Unavailable:
+                return False
+    return True
+
+
 async def downgrade(settings: DatabaseSettings, service: str, revision: str = "base") -> None:
     """Take a service's revisions back, as far as `revision`."""
     async with _administration(settings) as connection:

@@ -43,6 +43,7 @@ __all__ = [
     "Selection",
     "Trial",
     "Write",
+    "standings",
 ]
 
 

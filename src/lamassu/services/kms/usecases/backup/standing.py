@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from lamassu.services.kms.contract import KeyPurpose
 from lamassu.services.kms.model import BackupRecord
 from lamassu.services.kms.ports import KeyStorage
 from lamassu.services.kms.usecases.backup.ways import way_of
@@ -16,8 +17,8 @@ REHEARSED_WITHIN = timedelta(days=180)
 
 @dataclass(frozen=True, slots=True)
 class EngineStanding:
-    """`way` says how its keys are backed up. `missing` counts keys in no backup yet; `warnings`
-    are for people, each with what to do."""
+    """`way` says how its keys are backed up. `missing` counts keys of an engine that wraps which
+    are in no backup yet; `warnings` are for people, each with what to do."""
 
     engine_id: str
     way: str
@@ -33,16 +34,18 @@ async def standings(
 ) -> list[EngineStanding]:
     """Of every configured engine; none is asked anything."""
     records = await storage.backups()
+    counts = await storage.count(purposes=list(KeyPurpose), filters=(), limit=0)
     found: list[EngineStanding] = []
     for engine in engines:
         own = [record for record in records if record.engine_id == engine.id]
-        keys = await storage.keys_in(engine.id)
+        # only of an HSM, which has few: a software engine may have any number
+        keys = await storage.keys_in(engine.id) if engine.wraps_keys else ()
         saved = {key_id for record in own for key_id in record.key_ids}
         rehearsed = [record for record in own if record.rehearsed_at is not None]
         standing = EngineStanding(
             engine_id=engine.id,
             way=way_of(engine),
-            keys=len(keys),
+            keys=counts.by_engine.get(engine.id, 0) if counts is not None else len(keys),
             missing=sum(key.key_id not in saved for key in keys),
             last_backup=next((record for record in own if record.sha256), None),
             last_rehearsal=max(rehearsed, key=_when, default=None),
