@@ -508,6 +508,39 @@ def test_what_it_is_before_it_was_asked_is_the_least_it_can_be(
     assert isinstance(engine, KvVaultEngine)
 
 
+@pytest.mark.parametrize("kind", ["kv", "transit"])
+def test_a_mount_that_is_taken_away_is_not_taken_for_lost_keys(
+    vault: VaultServer, opened: Callable[..., VaultEngine], kind: str
+) -> None:
+    vault.mount(f"{kind}-brief", kind)
+    policy = KV_POLICY if kind == "kv" else TRANSIT_POLICY
+    engine = opened(vault, role_for(vault, f"{kind}-brief", policy), f"{kind}-brief")
+    made = engine.generate(P256, purpose=KeyPurpose.GENERAL)
+    vault.client.sys.disable_secrets_engine(f"{kind}-brief")
+
+    with pytest.raises(EngineRefused) as refusal:
+        sign(engine, made)
+
+    assert refusal.value.code == "mount_missing"
+
+
+def test_after_a_restart_one_thread_reads_the_mount_for_all(
+    troubled: VaultServer, watched: Callable[[str], int], opened: Callable[..., VaultEngine]
+) -> None:
+    troubled.mount("transit-many", "transit")
+    role = role_for(troubled, "transit-many")
+    before = opened(troubled, role, "transit-many")
+    made = [before.generate(P256, purpose=KeyPurpose.GENERAL) for _ in range(20)]
+    after = opened(troubled, role, "transit-many")
+    read = watched("transit-many/keys/lamassu-.*")
+
+    with ThreadPoolExecutor(20) as threads:
+        for _ in threads.map(lambda one: sign(after, one), made):
+            pass
+
+    assert watched("transit-many/keys/lamassu-.*") == read + 20
+
+
 # KV v2, as the original keeps keys
 
 

@@ -19,7 +19,12 @@ import hvac
 from hvac.adapters import Adapter
 
 from lamassu.services.kms.engines.vault.access import VaultAccess
-from lamassu.services.kms.engines.vault.errors import VaultAnswer, unheard, unreadable
+from lamassu.services.kms.engines.vault.errors import (
+    VaultAnswer,
+    timed_out,
+    unheard,
+    unreadable,
+)
 from lamassu.services.kms.engines.vault.wire import Answer, BrokenOff, Wire
 from lamassu.services.kms.ports import EngineDown
 
@@ -66,12 +71,7 @@ class Connection:
         until = getattr(self._local, "until", None)
         left = 30.0 if until is None else until - time.monotonic()
         if left < LEAST_SECONDS:
-            raise EngineDown(
-                f"{self._access.who} did not answer in time; is it overloaded, or a firewall"
-                " between?",
-                code="engine_timeout",
-                retry_after=5,
-            )
+            raise timed_out(self._access)
         return left
 
     def request(self, method: str, path: str, body: object, query: Mapping[str, str]) -> Any:

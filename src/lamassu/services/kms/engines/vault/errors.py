@@ -42,11 +42,7 @@ def unheard(access: VaultAccess, error: OSError) -> EngineDown:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _untrusted(access, error.verify_message.lower())
     if isinstance(error, TimeoutError):
-        return EngineDown(
-            f"{access.who} did not answer in time; is it overloaded, or a firewall between?",
-            code="engine_timeout",
-            retry_after=5,
-        )
+        return timed_out(access)
     if isinstance(error, ssl.SSLError):
         return EngineDown(
             f"{access.who}: no TLS session comes about; does its listener speak TLS 1.2 or later?",
@@ -76,6 +72,24 @@ def _untrusted(access: VaultAccess, reason: str) -> EngineRefused:
         f"{access.who}: its certificate is not trusted ({reason}); name the CA of its listener in"
         " `ca_cert_file`, and the host as in its certificate",
         code="engine_untrusted",
+    )
+
+
+def timed_out(access: VaultAccess) -> EngineDown:
+    """The time is over."""
+    return EngineDown(
+        f"{access.who} did not answer in time; is it overloaded, or a firewall between?",
+        code="engine_timeout",
+        retry_after=5,
+    )
+
+
+def mount_gone(access: VaultAccess, path: str) -> EngineRefused:
+    """Vault knows no mount for a path that it should serve."""
+    return EngineRefused(
+        f"{access.who} has no mount for {path}; was it disabled, or moved? Restore it from a backup"
+        " of Vault, or correct `mount_path` and `secrets_mount_path`",
+        code="mount_missing",
     )
 
 

@@ -11,7 +11,13 @@ import hvac
 
 from lamassu.services.kms.engines.vault.access import VaultAccess
 from lamassu.services.kms.engines.vault.connection import Connection
-from lamassu.services.kms.engines.vault.errors import VaultAnswer, denied, failing, unreadable
+from lamassu.services.kms.engines.vault.errors import (
+    VaultAnswer,
+    denied,
+    failing,
+    mount_gone,
+    unreadable,
+)
 from lamassu.services.kms.engines.vault.seal import Seal
 from lamassu.services.kms.engines.vault.token import TokenKeeper
 from lamassu.services.kms.ports import EngineDown
@@ -29,7 +35,7 @@ class VaultSession:
     def __init__(self, access: VaultAccess, *, at_once: int, seconds: float) -> None:
         """`seconds` is what a question may take, all that it needs included."""
         self.access = access
-        self._seconds = seconds
+        self.seconds = seconds
         self._connection = Connection(access, at_once=at_once)
         self._seal = Seal(access, self._connection)
         self._token = TokenKeeper(access, self._connection)
@@ -40,7 +46,7 @@ class VaultSession:
         Raises `VaultAnswer` for a 400 or 404, which are about what was asked; else
         `EngineDown` or `EngineRefused`. `work` may be run a second time.
         """
-        with self._connection.within(seconds or self._seconds):
+        with self._connection.within(seconds or self.seconds):
             starting_until = time.monotonic() + STARTING_SECONDS
             logged_in_anew = False
             while True:
@@ -60,6 +66,8 @@ class VaultSession:
                         if error.code != "engine_standby":
                             raise error from None
                         self._wait_for_start(answer, starting_until)
+                    elif answer.says("no handler for route"):
+                        raise mount_gone(self.access, answer.path) from None
                     else:
                         raise
 

@@ -18,7 +18,12 @@ import structlog
 from lamassu.kernel.errors import Unavailable
 from lamassu.services.kms.engines.vault.access import VaultAccess
 from lamassu.services.kms.engines.vault.connection import Connection
-from lamassu.services.kms.engines.vault.errors import VaultAnswer, failing, unreadable
+from lamassu.services.kms.engines.vault.errors import (
+    VaultAnswer,
+    failing,
+    timed_out,
+    unreadable,
+)
 from lamassu.services.kms.ports import EngineDown, EngineRefused
 
 log = structlog.get_logger(__name__)
@@ -73,7 +78,7 @@ class TokenKeeper:
             return
         asked_at = time.monotonic()
         if not self._lock.acquire(timeout=self._connection.left()):
-            self._connection.left()
+            raise timed_out(self._access)
         try:
             if self._token is not None and not self._token.expired:
                 return

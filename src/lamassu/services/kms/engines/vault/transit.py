@@ -37,7 +37,7 @@ from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import KeyAlgorithm, KeyPurpose, KeySpec
 from lamassu.services.kms.engines.keys_in_memory import public_key_of
 from lamassu.services.kms.engines.stand_in import stand_in
-from lamassu.services.kms.engines.vault.errors import VaultAnswer, unreadable
+from lamassu.services.kms.engines.vault.errors import VaultAnswer, timed_out, unreadable
 from lamassu.services.kms.engines.vault.session import VaultSession
 from lamassu.services.kms.model import MadeKey, Padding, PrivateKey, SignatureScheme
 from lamassu.services.kms.ports import EngineDown
@@ -90,6 +90,7 @@ class TransitKeys:
         self._mount = session.access.mount_path
         self._prefix = f"lamassu-{installation}-" if installation else "lamassu-"
         self._lock = threading.Lock()
+        self._searching = threading.Lock()  # one thread reads what is new, for all
         self._keys: dict[str, TransitKey] = {}
         self._names: set[str] = set()  # whose public halves were read
 
@@ -204,14 +205,20 @@ class TransitKeys:
         """Among all the mount's keys; those that are known are not read again."""
         if not _KEY_ID.fullmatch(key_id):
             return None
-        if key_id in self._keys:
-            return self._keys[key_id]
+        if not self._searching.acquire(timeout=self._session.seconds):
+            raise timed_out(self._session.access)
+        try:
+            return self._keys.get(key_id) or self._search(key_id)
+        finally:
+            self._searching.release()
+
+    def _search(self, key_id: str) -> TransitKey | None:
         try:
             data = self._session.data(
                 lambda client: client.secrets.transit.list_keys(mount_point=self._mount)
             )
         except VaultAnswer as refusal:
-            if refusal.status != 404 or refusal.says("no handler"):
+            if refusal.status != 404:
                 raise
             return None
         unread = [str(name) for name in data.get("keys") or () if name not in self._names]
@@ -233,7 +240,7 @@ class TransitKeys:
         try:
             data = self._session.fetch(f"{self._mount}/keys/{name}")
         except VaultAnswer as refusal:
-            if refusal.status != 404 or refusal.says("no handler"):
+            if refusal.status != 404:
                 raise
             return ()
         keys = versions_of(name, data)
