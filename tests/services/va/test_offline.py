@@ -24,6 +24,7 @@ from lamassu.services.ceremony.contract import order_document, parse_bundle
 from lamassu.services.ceremony.contract.signed_text import canonical
 from lamassu.services.kms.contract import KeyAlgorithm, KeySpec
 from lamassu.services.kms.engines.software import SoftwareEngine
+from lamassu.services.va.usecases import upkeep
 from lamassu.services.va.usecases.import_crl import CrlImport
 from tests.services.ceremony.room import Room, ca_wish, request, responder_wish
 from tests.support.judges import (
@@ -148,15 +149,19 @@ async def test_no_crl_is_made_here_for_it(world: World, far: Made) -> None:
 
 
 async def test_the_end_of_its_crl_is_spoken_of_in_time(
-    world: World, far: Made, caplog: pytest.LogCaptureFixture
+    world: World, far: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(upkeep._log, "warning", lambda text, *more: said.append(text % more))
     await take_in(world, crl_of(far, 1, end=40 * DAY))
     await world.service.refresh_due(world.clock.now())
-    assert "hold a ceremony" not in caplog.text
+    assert not said
     world.clock.forward(days=11)
     for _ in range(3):
         await world.service.refresh_due(world.clock.now())
-    assert caplog.text.count("hold a ceremony") == 1
+    [reminder] = said
+    assert "the CRL of the offline CA far ends on" in reminder
+    assert "hold a ceremony" in reminder
 
 
 async def test_a_revocation_is_pending_until_the_ceremonys_crl(world: World, far: Made) -> None:
