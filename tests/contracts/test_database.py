@@ -8,13 +8,14 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, delete, insert, select
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from lamassu.kernel.errors import Conflict, Malformed
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.records import AuditRecord, Event
-from lamassu.platform.database import Database, Dialect, Unit
+from lamassu.platform.database import Database, Dialect, Prepared, Step, Unit
+from lamassu.platform.database.failures import table_of
 from lamassu.platform.database.journal_tables import tables
 from tests.support.sample.tables import items
 
@@ -185,3 +186,38 @@ async def test_odd_characters_are_stored_or_refused(
             await unit.connection.execute(insert(items), {"id": "1", **values})
     except Malformed:
         assert database.dialect is Dialect.POSTGRESQL
+
+
+# --- a transaction made at once ----------------------------------------------------------------
+
+_PUT = Prepared(insert(items), columns=["id"])
+_TAKE = Prepared(delete(items).where(items.c.id == bindparam("wanted")).returning(items.c.id))
+
+
+def told(name: str) -> list[Event | AuditRecord]:
+    return [
+        Event("item.create", f"item/{name}", 1, {"id": name}, CALLER),
+        AuditRecord("item.create", f"item/{name}", CALLER),
+    ]
+
+
+async def test_a_transaction_made_at_once_leaves_all_of_it(database: Database) -> None:
+    assert await database.write("sample", [Step(_PUT, {"id": "a"})], told("a"))
+    steps = [Step(_TAKE, {"wanted": "a"}), Step(_PUT, {"id": "b"}), Step(_PUT, {"id": "c"})]
+    assert await database.write("sample", steps, told("b"))
+    assert await stored(database) == (["b", "c"], ["item/a", "item/a", "item/b", "item/b"])
+
+
+async def test_nothing_is_left_when_its_first_step_finds_nothing(database: Database) -> None:
+    steps = [Step(_TAKE, {"wanted": "a"}), Step(_PUT, {"id": "b"})]
+    assert not await database.write("sample", steps, told("b"))
+    assert await stored(database) == ([], [])
+
+
+async def test_nothing_is_left_when_a_later_step_fails(database: Database) -> None:
+    await database.write("sample", [Step(_PUT, {"id": name}) for name in ("a", "b")])
+    steps = [Step(_TAKE, {"wanted": "a"}), Step(_PUT, {"id": "b"})]
+    with pytest.raises(Conflict) as caught:
+        await database.write("sample", steps, told("b"))
+    assert table_of(caught.value) == items.name
+    assert await stored(database) == (["a", "b"], [])
