@@ -2,15 +2,17 @@
 other wrote.
 
 The secret is named by the key id and has one field, `key`: base64 of PEM PKCS #8. What we add
-stands in its metadata, which the original does not look at. A key is fetched for each use, so
-that a sealed Vault and a revoked token end its use at once.
+stands in its metadata, which the original does not look at. Vault is asked for each use, so that
+a sealed Vault and a revoked token end it at once; what was read and made of a secret stays in
+memory, as that costs an RSA key half of the time of its signature.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -27,7 +29,11 @@ from cryptography.hazmat.primitives.serialization import (
 from lamassu.kernel.errors import Unavailable
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.kms.contract import KeyPurpose, KeySpec
-from lamassu.services.kms.engines.keys_in_memory import generate_key, public_key_of
+from lamassu.services.kms.engines.keys_in_memory import (
+    KEYS_IN_MEMORY,
+    generate_key,
+    public_key_of,
+)
 from lamassu.services.kms.engines.vault.errors import VaultAnswer
 from lamassu.services.kms.engines.vault.session import VaultSession
 from lamassu.services.kms.model import MadeKey, PrivateKey
@@ -48,6 +54,7 @@ class KvKeys:
         self._session = session
         self._mount = session.access.mount_path
         self._installation = installation
+        self._read = _ReadKeys()
 
     needs: Mapping[str, frozenset[str]] = {
         f"data/{'0' * 64}": frozenset({"create", "read"}),
@@ -77,8 +84,8 @@ class KvKeys:
             raise _lost(key_id, self._mount) from None
         marks = _marks(data.get("metadata"))
         _check_mark(key_id, marks, purpose)
-        key = _key_of(data.get("data"))
-        if key is None or key_id_of(public_key_of(key)) != key_id:
+        key = self._read.key_of(key_id, data.get("data"))
+        if key is None:
             raise Unavailable(
                 f"the secret {self._mount}/{key_id} in Vault does not hold the key that it is named"
                 " by; restore an earlier version: vault kv rollback",
@@ -92,6 +99,7 @@ class KvKeys:
         """All versions, for good: the original only marks the last one as deleted."""
         if not _KEY_ID.fullmatch(key_id):
             return
+        self._read.forget(key_id)
         with suppress_missing():
             self._session.ask(
                 lambda client: client.secrets.kv.v2.delete_metadata_and_all_versions(
@@ -185,6 +193,37 @@ def _made_at(metadata: Mapping[str, Any]) -> datetime:
         return datetime.max.replace(tzinfo=UTC)
 
 
+class _ReadKeys:
+    """What was made of secrets, the newest used; good for as long as Vault shows the same."""
+
+    def __init__(self) -> None:
+        self._keys: OrderedDict[str, tuple[str, PrivateKey]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def key_of(self, key_id: str, secret: object) -> PrivateKey | None:
+        """The key of this id in a secret; `None` where it is not there."""
+        text = secret.get(FIELD) if isinstance(secret, dict) else None
+        if not isinstance(text, str):
+            return None
+        with self._lock:
+            kept = self._keys.get(key_id)
+            if kept is not None and kept[0] == text:
+                self._keys.move_to_end(key_id)
+                return kept[1]
+        key = _key_in(text)
+        if key is None or key_id_of(public_key_of(key)) != key_id:
+            return None
+        with self._lock:
+            self._keys[key_id] = (text, key)
+            while len(self._keys) > KEYS_IN_MEMORY:
+                self._keys.popitem(last=False)
+        return key
+
+    def forget(self, key_id: str) -> None:
+        with self._lock:
+            self._keys.pop(key_id, None)
+
+
 class suppress_missing(suppress):  # noqa: N801 - as `suppress` itself
     """Pass over a 404."""
 
@@ -211,14 +250,15 @@ def _check_mark(key_id: str, marks: Mapping[str, str], purpose: KeyPurpose) -> N
         )
 
 
-def _key_of(secret: object) -> PrivateKey | None:
-    """The key in a secret. PKCS #1 and SEC 1 are read too, as by the original."""
+def _key_in(text: str) -> PrivateKey | None:
+    """The key in a secret's field. PKCS #1 and SEC 1 are read too, as by the original."""
     try:
-        pem = base64.b64decode(cast("dict[str, str]", secret)[FIELD], validate=True)
-        # that it is the key it is named by is judged by its public half; the costly primality
-        # checks would be made for each signature
-        key = load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
-    except (ValueError, KeyError, TypeError, binascii.Error, UnsupportedAlgorithm):
+        # that it is the key it is named by is judged by its public half, so that the costly
+        # primality checks buy nothing
+        key = load_pem_private_key(
+            base64.b64decode(text, validate=True), None, unsafe_skip_rsa_key_validation=True
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         return None
     return cast("PrivateKey", key) if isinstance(key, get_args(PrivateKey)) else None
 
