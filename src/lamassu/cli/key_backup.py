@@ -118,11 +118,11 @@ def join(
 
 @app.command()
 def create(
+    to: Annotated[Path, typer.Option(help="The new file.")],
     keys: Annotated[
         list[str] | None, typer.Argument(help="Key ids or aliases; all of the engine if absent.")
     ] = None,
     engine: Annotated[str, typer.Option(help="The crypto engine; the default one if absent.")] = "",
-    to: Annotated[Path, typer.Option(help="The new file.")] = Path("keys.backup"),
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave out keys that cannot leave the token.")
     ] = False,

@@ -18,6 +18,7 @@ from lamassu.kernel.clock import SystemClock
 from lamassu.kernel.errors import NotFound, RuleViolation
 from lamassu.kernel.identity import Caller, system_caller
 from lamassu.kernel.records import Json
+from lamassu.platform.config import Settings
 from lamassu.platform.database import SERVICES, is_current
 from lamassu.platform.installation import Installation
 from lamassu.platform.security.private_files import create_private_file
@@ -33,6 +34,7 @@ from lamassu.services.kms.usecases.backup import (
     Rehearsal,
     Restoration,
     Selection,
+    read_backup,
     standings,
 )
 from lamassu.services.kms.usecases.engines import EngineDirectory
@@ -118,11 +120,11 @@ async def _approved(
 
 
 async def verify_backup(directory: Path, file: Path) -> tuple[KeyBackup, str]:
-    """The backup in a file, if it is whole and this installation's; the file's SHA-256."""
+    """The backup in a file, if it is whole and this installation's; the file's SHA-256. Neither
+    the database nor an engine is asked. Raises `RuleViolation` as `read_backup`."""
     content = await asyncio.to_thread(file.read_bytes)
-    async with opened(directory) as platform:
-        backup = platform.kms.backups.read(content, _secret(platform))
-    return backup, hashlib.sha256(content).hexdigest()
+    secret = Installation(directory).secret(AUDIT_KEY)
+    return read_backup(content, secret), hashlib.sha256(content).hexdigest()
 
 
 async def restore_backup(directory: Path, file: Path, engine_id: str, tell: Tell) -> Restoration:
@@ -180,8 +182,8 @@ async def rehearse_copy(
 
 async def backup_standings(directory: Path) -> Sequence[EngineStanding]:
     """How each engine's keys are backed up; no engine is asked."""
-    async with opened(directory) as platform:
-        return await platform.kms.backups.standings()
+    installation = Installation(directory)
+    return await _standings(installation, load(installation.config))
 
 
 async def backup_warnings(directory: Path) -> Sequence[str]:
@@ -189,23 +191,28 @@ async def backup_warnings(directory: Path) -> Sequence[str]:
     says nothing where the database is not there yet or belongs to another version."""
     installation = Installation(directory)
     settings = load(installation.config)
-    database_settings = settings.database_settings(installation.directory)
-    engines = settings.crypto_engines
-    wrapping = [section for section in engines.pkcs11 if section.backup == "wrapped"]
-    if not wrapping or not await is_current(database_settings, SERVICES):
+    database = settings.database_settings(installation.directory)
+    wraps = any(section.backup == "wrapped" for section in settings.crypto_engines.pkcs11)
+    if not wraps or not await is_current(database, SERVICES):
         return ()
+    found = await _standings(installation, settings)
+    return [warning for one in found for warning in one.warnings]
+
+
+async def _standings(installation: Installation, settings: Settings) -> Sequence[EngineStanding]:
     database = await open_database(installation, settings)
     try:
-        opened_engines = await asyncio.to_thread(open_engines, installation, settings)
-        directory_of = EngineDirectory(opened_engines, default_id=engines.chosen_id)
+        engines = EngineDirectory(
+            await asyncio.to_thread(open_engines, installation, settings),
+            default_id=settings.crypto_engines.chosen_id,
+        )
         try:
-            found = await standings(directory_of, KmsStorage(database), SystemClock().now())
+            return await standings(engines, KmsStorage(database), SystemClock().now())
         finally:
-            for engine in directory_of:
+            for engine in engines:
                 await engine.close()
     finally:
         await database.close()
-    return [warning for one in found for warning in one.warnings]
 
 
 def _open_copy(copy: Path, original: Path, passphrase: Path) -> SoftwareEngine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -299,6 +299,10 @@ class KeyStorage(Protocol):
 
     async def keys_in(self, engine_id: str) -> Sequence[Key]:
         """Every key of an engine, of whatever purpose, the oldest first."""
+        ...
+
+    async def rehearsals(self) -> Mapping[str, int]:
+        """How many copies rehearsals may have in each engine, and have not removed yet."""
         ...
 
     async def backups(self) -> Sequence[BackupRecord]:

@@ -232,6 +232,11 @@ class KmsStorage:
                 held += await _keys(connection, rows[start : start + LOOKUP_BATCH])
         return held
 
+    async def rehearsals(self) -> Mapping[str, int]:
+        query = select(rehearsals.c.engine_id, func.count()).group_by(rehearsals.c.engine_id)
+        async with self._database.reading(SERVICE) as connection:
+            return {row[0]: row[1] for row in await connection.execute(query)}
+
     async def backups(self) -> Sequence[BackupRecord]:
         query = select(backups).order_by(backups.c.created_at.desc(), backups.c.id)
         async with self._database.reading(SERVICE) as connection:

@@ -43,8 +43,17 @@ __all__ = [
     "Selection",
     "Trial",
     "Write",
+    "read_backup",
     "standings",
 ]
+
+
+def read_backup(file: bytes, secret: bytes) -> KeyBackup:
+    """The backup in a file whose MAC was made with a key of the `secret`.
+
+    Raises `RuleViolation`: `backup_damaged`, `backup_version`.
+    """
+    return decode(file, mac_key(secret))
 
 
 class KeyBackups:
@@ -112,10 +121,6 @@ class KeyBackups:
             tell=tell,
         )
 
-    def read(self, file: bytes, secret: bytes) -> KeyBackup:
-        """Raises `RuleViolation`: `backup_damaged`, `backup_version`."""
-        return decode(file, mac_key(secret))
-
     async def restore(
         self,
         file: bytes,
@@ -126,17 +131,17 @@ class KeyBackups:
         caller: Caller,
         tell: Tell,
     ) -> Restoration:
-        """See `BackupRestoring.restore`, and `read`."""
+        """See `BackupRestoring.restore`, and `read_backup`."""
         return await self._restoring.restore(
-            self.read(file, secret), engine_id, production=production, caller=caller, tell=tell
+            read_backup(file, secret), engine_id, production=production, caller=caller, tell=tell
         )
 
     async def rehearse(
         self, file: bytes, engine_id: str, *, secret: bytes, caller: Caller, tell: Tell
     ) -> Rehearsal:
-        """See `BackupRehearsing.rehearse`, and `read`."""
+        """See `BackupRehearsing.rehearse`, and `read_backup`."""
         return await self._rehearsing.rehearse(
-            self.read(file, secret),
+            read_backup(file, secret),
             file,
             engine_id,
             caller=caller,

@@ -34,6 +34,7 @@ async def standings(
 ) -> list[EngineStanding]:
     """Of every configured engine; none is asked anything."""
     records = await storage.backups()
+    copies = await storage.rehearsals()
     counts = await storage.count(purposes=list(KeyPurpose), filters=(), limit=0)
     found: list[EngineStanding] = []
     for engine in engines:
@@ -49,14 +50,14 @@ async def standings(
             missing=sum(key.key_id not in saved for key in keys),
             last_backup=next((record for record in own if record.sha256), None),
             last_rehearsal=max(rehearsed, key=_when, default=None),
-            warnings=(),
+            warnings=_of_copies(engine.id, copies.get(engine.id, 0)),
         )
         found.append(_with_warnings(standing, engine.wraps_keys, now))
     return found
 
 
 def _with_warnings(standing: EngineStanding, wraps: bool, now: datetime) -> EngineStanding:
-    warnings: list[str] = []
+    warnings = list(standing.warnings)
     engine_id = standing.engine_id
     if standing.keys and wraps:
         if standing.last_backup is None:
@@ -79,6 +80,15 @@ def _with_warnings(standing: EngineStanding, wraps: bool, now: datetime) -> Engi
         last_rehearsal=standing.last_rehearsal,
         warnings=warnings,
     )
+
+
+def _of_copies(engine_id: str, number: int) -> list[str]:
+    if not number:
+        return []
+    return [
+        f"engine {engine_id} may still hold copies of {number} key{'s' * (number > 1)}, of a"
+        " rehearsal that was cut off or is running; run it again, so that they are removed"
+    ]
 
 
 def _of_rehearsal(standing: EngineStanding, now: datetime) -> list[str]:
