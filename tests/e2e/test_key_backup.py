@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,14 @@ import pytest
 
 from tests.support.engines import ComponentMissing
 from tests.support.missing import missing_component
-from tests.support.server import LAMASSU, free_port, lamassu, serving
+from tests.support.server import (
+    LAMASSU,
+    command,
+    copy_installation,
+    free_port,
+    lamassu,
+    serving,
+)
 from tests.support.softhsm import SoftHsm, Token
 
 CA = "development-ca"
@@ -99,6 +107,7 @@ def test_approvers_of_every_ca_in_it_have_to_agree(site: Site) -> None:
     create = ("create", "--engine", "ca", "--to", file)
     pin = {"HSM_PIN": "1234"}
     with serving(site.directory, environment=pin) as server, server.admin() as admin:
+        assert "the keys of engine ca were never backed up" in server.log.read_text()
         url = ("--url", server.url)
         site.run(
             *("ca", "approvals", "set", CA, "--required", "1"),
@@ -184,3 +193,26 @@ def test_secrets_come_from_files_that_nobody_else_reads(site: Site) -> None:
     for name in "abc":
         secret = (site.folder / name).read_text().strip()
         assert secret.encode() not in trail
+
+
+def test_a_copy_of_a_software_engines_directory_is_rehearsed(fresh: Path, tmp_path: Path) -> None:
+    directory = copy_installation(fresh, tmp_path / "var")
+    copy = tmp_path / "copy"
+    shutil.copytree(directory / "keys", copy)
+
+    def backup(*words: str) -> tuple[int, str]:
+        return command("key", "backup", *words, "--dir", str(directory))
+
+    status, said = backup("create", "--engine", "software", "--to", str(tmp_path / "file"))
+    assert (status, "its backup is: a copy of its directory" in said) == (1, True)
+    status, said = backup("rehearse", str(copy), "--engine", "software")
+    assert (status, "keys would come back; recorded" in said) == (0, True), said
+    assert '"rehearsed_in": "a copy of its directory"' in backup("status", "-o", "json")[1]
+    for place, why in ((directory / "keys", "rehearse its copy"), (tmp_path, "no keystore")):
+        status, said = backup("rehearse", str(place), "--engine", "software")
+        assert (status, why in said) == (1, True), said
+
+    lost = next(copy.glob("*.key"))
+    lost.unlink()
+    status, said = backup("rehearse", str(copy), "--engine", "software")
+    assert (status, "1 of" in said, lost.stem in said) == (1, True, True), said

@@ -228,6 +228,18 @@ async def test_a_restore_repeated_changes_nothing(place: Place, records: Records
     assert await place.storage.find(key.key_id) == before
 
 
+async def test_another_token_behind_the_same_engine_gets_its_keys_back(place: Place) -> None:
+    key = await place.make()
+    file = await place.back_up()
+    place.hsm.keys.clear()
+
+    [one] = (await place.restore(file, "hsm")).restored
+
+    assert (one.key, one.was_in) == (key, "hsm")
+    assert key.key_id in place.hsm.keys
+    assert await place.storage.find(key.key_id) == key
+
+
 async def test_a_restore_that_was_cut_off_goes_on(place: Place) -> None:
     keys = [await place.make() for _ in range(3)]
     file = await place.back_up()
