@@ -12,6 +12,7 @@ from lamassu.kernel.errors import RuleViolation
 from lamassu.services.kms.contract import Engine, KeyPurpose
 from lamassu.services.kms.engines.keystore import Keystore
 from lamassu.services.kms.engines.software import SoftwareEngine
+from lamassu.services.kms.ports import EngineDown
 from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases import KmsService
 
@@ -69,6 +70,36 @@ async def test_a_ca_key_from_before_production_still_signs(kms: KmsService) -> N
     kms.production = True
 
     assert await kms.use(key.key_id, lambda _: True, purpose=KeyPurpose.CA)
+
+
+async def test_what_development_began_puts_no_ca_key_into_software(
+    storage: KmsStorage, engine: SoftwareEngine, hsm: Hsm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a move that was cut off nor a key that waits for its CA."""
+    kms = KmsService(
+        engines=[engine, hsm], default_engine_id="software", storage=storage, clock=SystemClock()
+    )
+    left = await kms.generate(P256, purpose=KeyPurpose.CA, name="ca/x.2/rekey", caller=ALICE)
+    moving = await kms.generate(
+        P256, purpose=KeyPurpose.CA, name="ca/y", caller=ALICE, engine_id="hsm"
+    )
+
+    def away(*_: object, **__: object) -> None:
+        raise EngineDown("away", code="engine_unreachable")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(engine, "take_in", away)
+        with pytest.raises(EngineDown):
+            await kms.move(moving.key_id, "software", purpose=KeyPurpose.CA, caller=ALICE)
+    kms.production = True
+
+    with pytest.raises(RuleViolation) as refusal:
+        await kms.find_unused(left.name, P256, purpose=KeyPurpose.CA, engine_id="software")
+    assert refusal.value.code == "engine_not_for_ca_keys"
+    with pytest.raises(RuleViolation) as refusal:
+        await kms.move(moving.key_id, "software", purpose=KeyPurpose.CA, caller=ALICE)
+    assert refusal.value.code == "engine_not_for_ca_keys"
+    assert (await kms.get(moving.key_id, purpose=KeyPurpose.CA)).engine_id == "hsm"
 
 
 async def test_ca_keys_in_weak_places_are_findings(

@@ -198,7 +198,8 @@ class Keys(Protocol):
         self, name: str, spec: KeySpec, *, purpose: KeyPurpose, engine_id: str
     ) -> Key | None:
         """A key of this kind in this engine that was made under this name, that nothing is bound
-        to and that never signed for a caller: one that was made before a crash."""
+        to and that never signed for a caller: one that was made before a crash. Raises
+        `RuleViolation` (`engine_not_for_ca_keys`) as `generate`."""
         ...
 
     async def find_by_public_key(self, spki: bytes) -> Key | None:

@@ -47,6 +47,8 @@ class KeyMoving:
                     code="move_in_progress",
                     field="engine_id",
                 )
+            if production and begun.step is not MoveStep.SWITCHED:
+                self._check_may_hold(key, target_id)  # it may have begun in development
             return begun
         if key.engine_id == target_id:
             raise Conflict(
@@ -67,13 +69,16 @@ class KeyMoving:
                 code="key_not_importable",
                 field="engine_id",
             )
-        facts = self._engines.facts_of(target_id)
-        rules.check_spec(key.spec, facts)
+        rules.check_spec(key.spec, self._engines.facts_of(target_id))
         if production:
-            rules.check_may_hold(key.purpose, facts, self._engines.facts())
+            self._check_may_hold(key, target_id)
         await source.check()
         await target.check()
         return KeyMove(key.key_id, key.engine_id, target_id, MoveStep.PLANNED)
+
+    def _check_may_hold(self, key: Key, engine_id: str) -> None:
+        facts = self._engines.facts_of(engine_id)
+        rules.check_may_hold(key.purpose, facts, self._engines.facts())
 
     async def move(
         self, key: Key, engine_id: str, *, production: bool, caller: Caller, now: datetime
