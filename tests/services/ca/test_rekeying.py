@@ -259,6 +259,25 @@ async def test_a_request_is_answered_once_whichever_generation_answered_it(
     assert await world.issue(ca_id=root.id, request_key="second") == after
 
 
+@pytest.mark.parametrize("named", ["root", "root.2"])
+async def test_a_changed_profile_holds_whichever_generation_is_named(
+    world: World, root: CertificationAuthority, named: str
+) -> None:
+    await rekeyed(world, root.id)
+    strict = IssuanceProfile(
+        id="strict", name="Strict", ca_id=root.id, validity=Validity(duration=timedelta(hours=1)),
+        honor_subject=True, key_usage=("DigitalSignature",), extended_key_usages=("ClientAuth",),
+    )  # fmt: skip
+    await world.ca.create_profile(strict, caller=ALICE)
+
+    changed = await world.ca.change_ca_profile(named, "strict", caller=ALICE)
+
+    assert (changed.id, changed.profile_id) == (named, "strict")
+    for ca_id in ("root", "root.2"):
+        issued = await world.issue(ca_id=ca_id)
+        assert issued.not_after - issued.not_before <= timedelta(hours=2)
+
+
 async def test_a_revoked_ca_gets_no_new_key(world: World, root: CertificationAuthority) -> None:
     revoked = StatusChange(CertificateStatus.REVOKED, RevocationReason.CA_COMPROMISE)
     await world.ca.change_ca_status(root.id, revoked, caller=ALICE)

@@ -57,28 +57,31 @@ class Amendments:
     async def change_profile(
         self, ca_id: str, profile_id: str, *, caller: Caller, demand: Demand | None = None
     ) -> CertificationAuthority:
-        """Set the default profile. Raises `NotFound` for either, `RuleViolation`, `Forbidden`,
-        and as `Clearance.admit`."""
+        """Set the default profile of the CA in all its generations: whatever names one of them
+        is issued under the newest. Raises `NotFound` for either, `RuleViolation`, `Forbidden`,
+        `Conflict` (`ca_changed`), and as `Clearance.admit`."""
         if not profile_id:
             raise RuleViolation("struct validation error", code="missing_field", field="profile_id")
         clearance = await self._desk.clearance(demand)
+        line = [one.id for one in await self._store.generations(ca_id)]
         async with self._store.unit() as transaction:
-            previous = await transaction.lock_ca(ca_id)
-            if previous is None:
-                raise ca_not_found()
+            locked = await _lock_line(transaction, line)
             profile = await transaction.share_profile(profile_id)
             if profile is None:
                 raise profile_not_found()
-            check_for_end_entities(profile, ca_id)
+            check_for_end_entities(profile, locked[0].first_generation)
             await clearance.admit(
                 transaction,
                 Operation.CHANGE_PROFILE,
-                policies_of([previous]),
+                policies_of(locked),
                 basis=basis_of(profile),
             )
-            updated = replace(previous, profile_id=profile_id, version=previous.version + 1)
-            await self._save(transaction, "ca.profile.update", previous, updated, caller)
-        return updated
+            after = {}
+            for previous in locked:
+                updated = replace(previous, profile_id=profile_id, version=previous.version + 1)
+                await self._save(transaction, "ca.profile.update", previous, updated, caller)
+                after[updated.id] = updated
+        return after[ca_id]
 
     async def change_approvals(
         self,
@@ -97,11 +100,7 @@ class Amendments:
         clearance = await self._desk.clearance(demand)
         line = [one.id for one in await self._store.generations(ca_id)]
         async with self._store.unit() as transaction:
-            locked = [one for id_ in line if (one := await transaction.lock_ca(id_)) is not None]
-            if not locked:
-                raise ca_not_found()
-            if locked[-1].successor_id is not None:
-                raise Conflict("the CA has just got a new key; try again", code="ca_changed")
+            locked = await _lock_line(transaction, line)
             others = [one for one in locked if one.approvals != policy]
             if others:
                 guarding = policies_of(locked)
@@ -166,3 +165,16 @@ class Amendments:
                 else None,
             },
         )
+
+
+async def _lock_line(
+    transaction: CaTransaction, line: Sequence[str]
+) -> Sequence[CertificationAuthority]:
+    """All generations of a CA. Raises `NotFound`, `Conflict` (`ca_changed`) if there is one more
+    by now."""
+    locked = [one for id_ in line if (one := await transaction.lock_ca(id_)) is not None]
+    if not locked:
+        raise ca_not_found()
+    if locked[-1].successor_id is not None:
+        raise Conflict("the CA has just got a new key; try again", code="ca_changed")
+    return locked
