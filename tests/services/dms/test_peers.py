@@ -184,6 +184,31 @@ async def test_a_revoked_bootstrap_certificate_is_forbidden_with_its_reason(
     await assert_untouched(world)
 
 
+async def test_another_certificate_of_the_issuer_is_no_other_issuer(world: World) -> None:
+    """As one across to a CA's former key: it neither hides a revocation nor frees what is
+    spent."""
+    issuer, above = world.made["bootstrap-ca"], world.made["bootstrap-root"]
+    now = world.clock.now()
+    across = make(
+        "bootstrap-ca", issuer=above, ca=True, key=issuer.key,
+        not_before=now - timedelta(days=1), not_after=now + timedelta(days=300),
+    )  # fmt: skip
+    off = {"check_revocation": RevocationCheck.OFF}
+    await world.dms(validation_cas=["bootstrap-root"], single_use=True, authentication=off)
+    peer = world.bootstrap()
+    shown = Identity(peer.der, peer.key, (issuer.der,))
+    instead = Identity(peer.der, peer.key, (across.der,))
+    await world.enroll(shown, "dev-1")
+
+    assert await refusal(world.enroll(instead, "dev-2")) == ("Forbidden", "bootstrap_spent")
+    world.revoke(peer)
+    assert await refusal(world.enroll(instead, "dev-2")) == ("Forbidden", "certificate_revoked")
+    other = world.bootstrap("other")
+    world.authorities.revoke_ca("bootstrap-ca")
+    through = Identity(other.der, other.key, (across.der,))
+    assert await refusal(world.enroll(through, "dev-3")) == ("Forbidden", "certificate_revoked")
+
+
 async def test_a_revoked_ca_above_lets_nobody_in_from_that_moment(world: World) -> None:
     await world.dms()
     peer = world.bootstrap()

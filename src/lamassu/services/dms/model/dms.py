@@ -56,7 +56,7 @@ class DmsDraft:
 class BootstrapUse:
     """The first device that a single-use bootstrap certificate enrolled.
 
-    A certificate is named by its verified issuer (SHA-256 of the issuer's DER, hex) and
+    A certificate is named by its verified issuer (SHA-256 of the issuer's public key, hex) and
     serial number, over all DMSs (rule 18).
     """
 

@@ -46,8 +46,9 @@ class VerifiedPeer:
 
     @property
     def issuer_sha256(self) -> str:
-        """Names the verified issuer, in lower-case hex."""
-        return hashlib.sha256(self.issuer).hexdigest()
+        """Names the verified issuer by its public key, in lower-case hex: another certificate
+        of the same CA, which the peer may show instead, is no other issuer."""
+        return hashlib.sha256(certificate_facts(self.issuer).spki).hexdigest()
 
 
 def verify_peer(

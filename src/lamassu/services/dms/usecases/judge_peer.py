@@ -89,7 +89,8 @@ class PeerJudge:
         check: RevocationCheck,
     ) -> CertificateStanding | None:
         """What its issuer says of it now; `None` when none of ours is that issuer and `check`
-        lets it pass. Issuers are known by their exact certificate (rules 9, 14).
+        lets it pass. Issuers are trusted by their exact certificate (rules 9, 14); what one of
+        ours signed is told by its key, whichever certificate of it was shown.
 
         Raises `Unauthenticated` for a serial number that our own CA never issued, and for
         anything but the very octets that it issued, `Forbidden` (`revocation_unknown`,
@@ -115,8 +116,11 @@ class PeerJudge:
         self, peer: VerifiedPeer, known: Sequence[CertificationAuthority]
     ) -> None:
         """Of CAs that we keep, only we can say that they were revoked: read anew (rule 24)."""
+        keys = {certificate_facts(der).spki for der in peer.path[1:]}
         for ca in known:
-            if ca.certificate.der in peer.path and not await self._is_active(ca.id):
+            # by its key: a certificate across stands in for the CA's own in another path
+            here = certificate_facts(ca.certificate.der).spki in keys
+            if here and not await self._is_active(ca.id):
                 raise Forbidden(
                     "certificate is revoked: a CA above it was", code="certificate_revoked"
                 )
@@ -134,9 +138,14 @@ class PeerJudge:
         for anchor in anchors:
             if anchor.certificate.der == peer.issuer:
                 return anchor
-        key_id = certificate_facts(peer.issuer).ski
-        found = await self._authorities.find_ca_by_key_id(key_id) if key_id else None
-        return found if found is not None and found.certificate.der == peer.issuer else None
+        shown = certificate_facts(peer.issuer)
+        found = await self._authorities.find_ca_by_key_id(shown.ski) if shown.ski else None
+        # with our CA's key it is our CA, if by a certificate across: ours to say who is revoked
+        candidates = [*anchors, found] if found is not None else anchors
+        for ca in candidates:
+            if certificate_facts(ca.certificate.der).spki == shown.spki:
+                return ca
+        return None
 
     async def _find_all(self, ca_ids: Sequence[str]) -> list[CertificationAuthority]:
         lines = [await self._catalog.find(ca_id) for ca_id in dict.fromkeys(ca_ids) if ca_id]
