@@ -363,6 +363,21 @@ async def test_what_the_engine_would_not_make_is_not_adopted(
     assert await kms.unclaimed() == {"pem": 1}
 
 
+async def test_a_key_that_tells_of_itself_that_it_is_weak_is_not_adopted(
+    directory: Path, storage: KmsStorage
+) -> None:
+    weak = rsa.generate_private_key(public_exponent=3, key_size=2048)
+    (directory / "weak.pem").write_bytes(clear(weak))
+    kms = await service([sealed(directory)], storage)
+
+    for chosen in ((), (key_id(weak),)):
+        wanted = Adopting("pem", KeyPurpose.CA, key_ids=chosen)
+        adopted = await kms.adopt(wanted, caller=ALICE)
+        problems = {one.found.key_id: one.problem for one in adopted}
+        assert "public exponent is out of bounds" in problems[key_id(weak)]
+    assert await kms.unclaimed() == {"pem": 1}
+
+
 async def test_production_adopts_no_ca_key_into_software(
     directory: Path, storage: KmsStorage, records: Records
 ) -> None:

@@ -15,7 +15,7 @@ from lamassu.services.kms.model import FoundKey
 from lamassu.services.kms.ports import KeyStorage
 from lamassu.services.kms.usecases.engines import EngineDirectory
 from lamassu.services.kms.usecases.guard import GuardedEngine
-from lamassu.services.kms.usecases.private_keys import spec_of_public_key
+from lamassu.services.kms.usecases.private_keys import check_public_key, spec_of_public_key
 from lamassu.services.kms.usecases.store_key import store_key
 
 
@@ -68,6 +68,7 @@ async def adopt_keys(
     for found in await _found(engine, wanted):
         try:
             rules.check_spec(found.spec, facts)
+            check_public_key(found.public_key)
             row = await storage.find(found.key_id)
             _check_row(row, engine_id, wanted.purpose)
             if not wanted.dry_run:

@@ -142,9 +142,8 @@ def _some_scheme(spec: KeySpec) -> SignatureScheme:
 
 def _check_rsa(key: rsa.RSAPrivateKey) -> None:
     numbers = key.private_numbers()
-    exponent, modulus = numbers.public_numbers.e, numbers.public_numbers.n
-    if not _EXPONENT_MIN <= exponent < _EXPONENT_LIMIT or exponent % 2 == 0:
-        raise _weak("its public exponent is out of bounds (FIPS 186-5: odd, at least 65537)")
+    modulus = numbers.public_numbers.n
+    _check_rsa_public(numbers.public_numbers)
     try:
         numbers.private_key()  # primes, product and exponents
     except ValueError:
@@ -152,7 +151,20 @@ def _check_rsa(key: rsa.RSAPrivateKey) -> None:
     # FIPS 186-5 §A.1.3: factors near each other are found at once (Fermat)
     if abs(numbers.p - numbers.q).bit_length() <= modulus.bit_length() // 2 - 100:
         raise _weak("its two primes are too near each other")
-    if _has_roca_fingerprint(modulus):
+
+
+def check_public_key(spki: bytes) -> None:
+    """Refuse a key whose public part tells that it is weak. Raises `RuleViolation`
+    (`weak_key`)."""
+    key = load_der_public_key(spki)
+    if isinstance(key, rsa.RSAPublicKey):
+        _check_rsa_public(key.public_numbers())
+
+
+def _check_rsa_public(numbers: rsa.RSAPublicNumbers) -> None:
+    if not _EXPONENT_MIN <= numbers.e < _EXPONENT_LIMIT or numbers.e % 2 == 0:
+        raise _weak("its public exponent is out of bounds (FIPS 186-5: odd, at least 65537)")
+    if _has_roca_fingerprint(numbers.n):
         raise _weak("it has the fingerprint of ROCA (CVE-2017-15361); make a new key")
 
 
