@@ -259,6 +259,38 @@ def test_a_key_is_given_an_alias_to_be_found_by(platform: Platform) -> None:
     assert platform.body == {"patches": [{"op": "add", "path": "/-", "value": "firmware"}]}
 
 
+def test_no_key_is_made_for_an_alias_that_is_taken(platform: Platform) -> None:
+    platform.on("GET", "/api/kms/v1/keys/firmware", {"key_id": "cd34"})
+    done = lamassu("key", "create", "Firmware", "--alias", "firmware")
+    assert done.exit_code == 1
+    assert "alias firmware is another key's already; no key was made" in done.stderr
+    assert [request.method for request in platform.requests] == ["GET"]
+
+
+def test_a_key_whose_alias_is_refused_is_named(platform: Platform) -> None:
+    refused = {"err": "an alias must not look like a key id", "code": "bad_alias", "field": "x"}
+    platform.on("POST", "/api/kms/v1/keys", {"key_id": "ab12", "aliases": []}, 201)
+    platform.on("PUT", "/api/kms/v1/keys/ab12/aliases", refused, 400)
+    done = lamassu("key", "create", "Firmware", "--alias", "pkcs11:x")
+    assert done.exit_code == 1
+    assert "lamassu key alias ab12 --add NAME" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        (None, "CA not found: iot; `lamassu ca list` shows all"),
+        ("parent_id", "CA not found (parent_id); `lamassu ca list` shows all"),
+    ],
+)
+def test_what_is_missing_below_a_path_says_where_to_look(
+    platform: Platform, field: str | None, said: str
+) -> None:
+    missing = {"err": "CA not found", "code": "ca_not_found", "field": field}
+    platform.on("POST", "/api/ca/v1/cas/iot/rekey", missing, 404)
+    assert said in lamassu("ca", "rekey", "iot").stderr
+
+
 def test_what_is_not_revoked_shows_no_reason(platform: Platform) -> None:
     certificate = {**CERTIFICATE, "revocation_reason": "Unspecified"}
     platform.on("GET", "/api/ca/v1/certificates/0b", certificate)

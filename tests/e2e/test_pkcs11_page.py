@@ -68,6 +68,7 @@ def test_a_wrong_pin_keeps_it_from_starting_and_is_sent_by_no_later_process(
     again = lamassu("config", "check", *where, "--live", check=False, HSM_PIN="9999")
 
     assert "the token refused the PIN" in checked
+    assert checked.count("engine hsm") == 1
     assert "was refused before" in served
     assert "was refused before" in again
     assert "9999" not in checked + served + again

@@ -48,7 +48,7 @@ Sort = Annotated[str, typer.Option("--sort", help="Field to sort by.")]
 Descending = Annotated[bool, typer.Option("--desc", help="Largest or latest first.")]
 
 
-_NAMED = re.compile(r"/\w+/v1/(?P<list>[a-z]+)/(?P<name>[^/]+)")
+_NAMED = re.compile(r"/\w+/v1/(?P<list>[a-z]+)/(?P<name>[^/]+)(?:/.*)?")
 _NOUNS = {
     "cas": "ca",
     "certificates": "cert",
@@ -57,6 +57,15 @@ _NOUNS = {
     "devices": "device",
     "keys": "key",
     "approvals": "approval",
+}
+_MISSING = {
+    "ca_not_found": "ca",
+    "certificate_not_found": "cert",
+    "profile_not_found": "profile",
+    "dms_not_found": "dms",
+    "device_not_found": "device",
+    "key_not_found": "key",
+    "approval_not_found": "approval",
 }
 
 
@@ -101,6 +110,11 @@ class Api:
         """One resource, as the query asks for it."""
         return self._object(self._answer("GET", path, query=query))
 
+    def has(self, path: str) -> bool:
+        """Whether there is a resource."""
+        answer = self._answer("GET", path, may_lack=True)
+        return answer.status_code != httpx.codes.NOT_FOUND
+
     def send(self, method: str, path: str, body: object = None, *, approval: str = "") -> Item:
         """Create or change something; the answer, `{}` if there is none. Ends the program with
         status 3 where others have to agree first; `approval` says that they did."""
@@ -135,6 +149,7 @@ class Api:
         body: object = None,
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        may_lack: bool = False,
     ) -> httpx.Response:
         try:
             answer = self._client.request(
@@ -148,6 +163,8 @@ class Api:
             fail(f"{self.url} did not answer within {TIMEOUT:.0f} s; try again")
         except httpx.HTTPError as error:
             fail(_unreachable(self.url, self._directory, error))
+        if may_lack and answer.status_code == httpx.codes.NOT_FOUND:
+            return answer
         if answer.is_error:
             fail(_refusal(answer, path, self._directory))
         if answer.status_code == httpx.codes.ACCEPTED and "location" in answer.headers:
@@ -281,11 +298,13 @@ def _refusal(answer: httpx.Response, path: str, directory: Path) -> str:
     text = str(body["err"])
     if field := body.get("field"):
         text += f" ({field})"
-    if answer.status_code == 404 and (missing := _NAMED.fullmatch(path)):
-        noun = _NOUNS.get(missing["list"], "")
-        text += f": {unquote(missing['name'])}" + (
-            f"; `lamassu {noun} list` shows all" * bool(noun)
-        )
+    if noun := _MISSING.get(str(body.get("code"))):
+        named = _NAMED.fullmatch(path)
+        if named and not field and _NOUNS.get(named["list"]) == noun:
+            text += f": {unquote(named['name'])}"
+        text += f"; `lamassu {noun} list` shows all"
+    elif answer.status_code == 404 and (named := _NAMED.fullmatch(path)):
+        text += f": {unquote(named['name'])}"
     if answer.status_code == 401:
         text += f"; `lamassu admin issue NAME --dir {directory}` makes a new admin certificate"
     if seconds := answer.headers.get("retry-after"):

@@ -65,8 +65,10 @@ def _check_engines(directory: Path) -> None:
     with out.status("asking the crypto engines"):
         engines = run(wiring.engine_health(directory))
     for engine in engines:
-        state = engine.problem or "can be used"
-        out.print(f"engine {engine.engine_id}: {state}", markup=False)
+        name, state = f"engine {engine.engine_id}", engine.problem or "can be used"
+        said = state.removeprefix("crypto ")  # most engines begin with their own name
+        begins = said.startswith((f"{name}: ", f"{name}, "))
+        out.print(said if begins else f"{name}: {state}", markup=False)
     if not all(engine.healthy for engine in engines):
         fail("not every crypto engine can be used")
     for warning in run(wiring.backup_warnings(directory)):

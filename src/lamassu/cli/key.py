@@ -25,7 +25,7 @@ from lamassu.cli.client import (
 )
 from lamassu.cli.key_view import COLUMNS, DETAILS, Engine, KeyId, Tags
 from lamassu.cli.keys import AnyKeyType, usual_signature
-from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory, fail, out
+from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory, err, fail, out
 from lamassu.cli.output import Format, Output, PlainFormat, PlainOutput, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Keys: they never leave their crypto engine.")
@@ -99,11 +99,22 @@ def create(
         }
     )
     api = Api(directory, url)
+    for one in alias or ():
+        if api.has(f"/kms/v1/keys/{segment(one)}"):
+            fail(f"alias {one} is another key's already; no key was made")
     key = api.send("POST", "/kms/v1/keys", body)
     if alias:
-        patches = [{"op": "add", "path": "/-", "value": name} for name in alias]
-        path = f"/kms/v1/keys/{segment(str(key.get('key_id')))}/aliases"
-        key = api.send("PUT", path, {"patches": patches})
+        made = str(key.get("key_id"))
+        patches = [{"op": "add", "path": "/-", "value": one} for one in alias]
+        try:
+            key = api.send("PUT", f"/kms/v1/keys/{segment(made)}/aliases", {"patches": patches})
+        except typer.Exit:
+            err.print(
+                f"the key was made all the same, without an alias: {made}; "
+                f"`lamassu key alias {made} --add NAME` gives it one",
+                markup=False,
+            )
+            raise
     show_one(key, DETAILS, output, certificate="public_key")
 
 

@@ -226,6 +226,7 @@ async def test_an_unknown_root_is_believed_only_as_somebody_compared_it(
     for told in ("", "ab" * 32):
         answer = await taken_in(world, root, der, told=told)
         assert (answer.status_code, answer.json()["code"]) == (400, "root_unconfirmed")
+        assert ("forged" in answer.json()["err"]) == bool(told)
     assert await world.count() == before
 
 

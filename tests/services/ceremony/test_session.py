@@ -128,6 +128,13 @@ def test_a_request_whose_signature_is_wrong_is_refused(room: Room) -> None:
     assert refused(room, room.answers(requests=(ca_wish(bytes(der)),))) == "csr_signature_invalid"
 
 
+def test_a_request_that_cannot_be_read_is_named(room: Room) -> None:
+    wish = replace(ca_wish(b"cas: []"), source="script.yml")
+    with pytest.raises(LamassuError) as refusal:
+        room.hold(room.answers(requests=(wish,)))
+    assert "the request script.yml is refused: CSR cannot be read" in refusal.value.text
+
+
 def test_the_key_that_was_read_out_is_signed(room: Room) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     spoken = ":".join(f"{octet:02X}" for octet in bytes.fromhex(key_id(spki_of(key))))

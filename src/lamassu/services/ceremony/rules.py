@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
-from lamassu.kernel.errors import RuleViolation
+from lamassu.kernel.errors import Malformed, RuleViolation
 from lamassu.kernel.x509.crls import CrlEntry, parse_crl
 from lamassu.kernel.x509.csr import CertificateRequest, verify_csr_signature
 from lamassu.kernel.x509.facts import certificate_facts
@@ -150,8 +150,11 @@ def _end(validity: timedelta, at: datetime, field: str) -> datetime:
 
 
 def _request_of(wish: RequestWish, root: _Bounds, at: datetime) -> AgreedRequest:
-    csr = read_request(wish.csr)
-    verify_csr_signature(csr)
+    try:
+        csr = read_request(wish.csr)
+        verify_csr_signature(csr)
+    except (Malformed, RuleViolation) as fault:
+        raise _refused(wish, fault.text, code=fault.code) from None
     _check_subject(csr, root.name, wish)
     fingerprint = key_id(csr.spki)
     wanted = wish.fingerprint.replace(":", "").replace(" ", "").casefold()
@@ -259,11 +262,9 @@ def _url(name: x509.GeneralName, wish: RequestWish) -> str:
     return text
 
 
-def _refused(wish: RequestWish, fault: str) -> RuleViolation:
+def _refused(wish: RequestWish, fault: str, *, code: str = "request_refused") -> RuleViolation:
     where = f" {wish.source}" if wish.source else ""
-    return RuleViolation(
-        f"the request{where} is refused: {fault}", code="request_refused", field="requests"
-    )
+    return RuleViolation(f"the request{where} is refused: {fault}", code=code, field="requests")
 
 
 def _crl_end(validity: timedelta, root: _Bounds, at: datetime) -> datetime:

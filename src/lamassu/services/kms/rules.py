@@ -52,10 +52,13 @@ def check_spec(spec: KeySpec, engine: Engine, *, field: str = "size") -> None:
     """Refuse a key that the engine cannot make or keep (`unsupported_key`)."""
     sizes = engine.supported.get(spec.algorithm, ())
     if spec.size not in sizes:
-        allowed = ", ".join(str(size) for size in sizes) or "none"
+        if sizes:
+            fault = f"keys of {spec.size} bits; allowed sizes: {', '.join(map(str, sizes))}"
+        else:
+            made = (str(name) for name, its_sizes in engine.supported.items() if its_sizes)
+            fault = f"keys; it has {', '.join(made)}"
         raise RuleViolation(
-            f"engine {engine.id} has no {spec.algorithm} keys of {spec.size} bits; "
-            f"allowed sizes: {allowed}",
+            f"engine {engine.id} has no {spec.algorithm} {fault}",
             code="unsupported_key",
             field=field,
         )

@@ -106,10 +106,15 @@ def check_root_is_known(root: bytes, known: CertificationAuthority | None, told:
             )
         return
     if told.replace(":", "").replace(" ", "").casefold() != facts.sha256:
+        text = (
+            "this is not the root that was meant: the fingerprint given is another; if the one"
+            " on paper is that, this delivery is forged or of another ceremony"
+            if told
+            else "this root is not known here yet: compare its fingerprint with the one that was"
+            " noted at the ceremony, and give it as root_fingerprint"
+        )
         raise RuleViolation(
-            "this root is not known here yet: compare its fingerprint with the ceremony's"
-            f" transcript and repeat it as root_fingerprint; the delivery's root has"
-            f" {facts.sha256}",
+            f"{text}. The delivery's root has {facts.sha256}",
             code="root_unconfirmed",
             field="root_fingerprint",
         )

@@ -119,7 +119,7 @@ def check_region(session: boto3.session.Session, service: str, region: str) -> N
     except UnknownRegionError:
         exists = False
     if not exists:
-        hint = f"did you mean {near[0]}?" if near else "a region looks like eu-west-1"
+        hint = f"did you mean {near[0]}?" if near else "a region looks like eu-west-1."
         raise EngineRefused(
             f"{region} is no AWS region; {hint} Correct `region`", code="unknown_region"
         )
