@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from lamassu import wiring
 from lamassu.cli.options import (
@@ -21,6 +20,7 @@ from lamassu.cli.options import (
     out,
     run,
 )
+from lamassu.cli.output import Column, PlainFormat, show_list
 from lamassu.kernel.identity import system_caller
 from lamassu.kernel.records import Json
 from lamassu.services.access.contract import Credential, CredentialKind
@@ -92,16 +92,17 @@ def list_(directory: Directory = DEFAULT_DIRECTORY) -> None:
 
     Example: lamassu admin list
     """
-    table = Table("name", "serial number", "until", "revoked")
-    for credential in run(_list(directory)):
-        revoked = f"{credential.revoked_at:%Y-%m-%d %H:%M}" if credential.revoked_at else ""
-        table.add_row(
-            credential.name,
-            credential.serial_number,
-            f"{credential.not_after:%Y-%m-%d %H:%M}",
-            revoked,
-        )
-    out.print(table)
+    found = [
+        {
+            "name": credential.name,
+            "serial number": credential.serial_number,
+            "until": f"{credential.not_after:%Y-%m-%d %H:%M}",
+            "revoked": f"{credential.revoked_at:%Y-%m-%d %H:%M}" if credential.revoked_at else "",
+        }
+        for credential in run(_list(directory))
+    ]
+    columns = [Column(name, name) for name in ("name", "serial number", "until", "revoked")]
+    show_list(found, columns, PlainFormat.TABLE)
 
 
 async def _list(directory: Path) -> list[Credential]:

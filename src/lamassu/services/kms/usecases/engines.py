@@ -55,7 +55,9 @@ class EngineDirectory:
         """The engine in which a stored key lives. Raises `Unavailable` if it is gone."""
         if engine_id not in self._engines:
             raise Unavailable(
-                f"engine {engine_id}, which holds the key, is not configured",
+                f"engine {engine_id}, which holds the key, is not configured: give it back to "
+                f"crypto_engines under this id, or restore the key into one of these: "
+                f"{', '.join(self._engines)}",
                 code="engine_missing",
             )
         return self._engines[engine_id]
