@@ -120,3 +120,18 @@ def test_an_operator_who_lost_keys_for_good_can_start_all_the_same(directory: Pa
             url = "/api/ca/v1/cas/development-ca/status"
             assert admin.post(url, json={"status": "REVOKED"}).status_code in (200, 201)
         assert f"CA development-ca: key {file.stem}" in server.log.read_text()
+
+
+async def test_a_renamed_engine_is_no_engine_that_is_merely_away(directory: Path) -> None:
+    config = directory / "config.yml"
+    config.write_text(
+        config.read_text()
+        .replace("default_id: software", "default_id: renamed")
+        .replace("- id: software", "- id: renamed")
+    )
+
+    said = await refusal(directory)
+
+    assert said is not None
+    assert "in engine software" in said
+    assert "crypto_engines of config.yml" in said

@@ -24,6 +24,7 @@ from lamassu.services.kms.contract import (
     PlatformKeys,
 )
 from lamassu.services.kms.engines.software import SoftwareEngine
+from lamassu.services.kms.model import PrivateKey
 from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases import KmsService
 
@@ -216,3 +217,29 @@ async def test_a_closed_engine_is_not_healthy(storage: KmsStorage, fresh_store: 
     await kms.close()
 
     assert not await kms.healthy()
+
+
+async def test_an_engine_that_signs_wrongly_gives_no_key(
+    storage: KmsStorage, fresh_store: Path, records: Records
+) -> None:
+    class Lies(SoftwareEngine):
+        """Its signatures are another key's, as an emulator's or a broken token's."""
+
+        def private_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
+            return ec.generate_private_key(ec.SECP256R1())
+
+        def inline_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey | None:
+            return None
+
+    kms = KmsService(
+        engines=[Lies.open("lies", fresh_store, SECRET)],
+        default_engine_id="lies",
+        storage=storage,
+        clock=SystemClock(),
+    )
+
+    with pytest.raises(Unavailable, match="signs wrongly"):
+        await kms.generate(P256, purpose=KeyPurpose.CA, name="ca/x", caller=ALICE)
+
+    assert await records() == []
+    assert not list(fresh_store.glob("*.key"))

@@ -154,7 +154,7 @@ async def test_a_key_that_was_set_aside_and_is_damaged_is_told_of_and_not_called
     assert "damaged" in search.doubts[damaged.key_id]
 
 
-async def test_an_engine_that_is_configured_no_more_is_told_of(
+async def test_keys_of_an_engine_that_is_configured_no_more_are_lost(
     restart: Restart, folder: Path, storage: KmsStorage
 ) -> None:
     key = await restart().generate(P256, purpose=CA, name="ca/a", caller=ALICE, engine_id="remote")
@@ -167,5 +167,5 @@ async def test_an_engine_that_is_configured_no_more_is_told_of(
 
     search = await alone.find_lost([key.key_id])
 
-    assert search.lost == []
-    assert "is not configured" in search.doubts["remote"]
+    assert [(lost.key_id, lost.engine_id) for lost in search.lost] == [(key.key_id, "remote")]
+    assert search.doubts == {}

@@ -29,6 +29,7 @@ async def find_lost_keys(keys: Iterable[Key], *, engines: EngineDirectory) -> Ke
     """Those of the keys that their engine answers it does not have.
 
     An engine that does not answer is asked no more: that it is away says nothing of its keys.
+    Keys of an engine that is not configured are lost: renamed or left out, it cannot be asked.
     Where it can list them no key is opened, which would stay in memory and may never be used.
     """
     by_engine: dict[str, list[Key]] = {}
@@ -47,6 +48,10 @@ async def _search_engine(
 ) -> None:
     try:
         engine = engines.holding(engine_id)
+    except Unavailable:  # it is in no configuration: waiting brings none of its keys
+        search.lost.extend(held)
+        return
+    try:
         await engine.check()
         listed = frozenset(await engine.key_ids(made_before=EVER))
     except Unavailable as away:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import LamassuError, Unavailable
 from lamassu.kernel.identity import Caller
@@ -11,6 +13,7 @@ from lamassu.services.kms.model import NewKey
 from lamassu.services.kms.ports import KeyStorage
 from lamassu.services.kms.usecases.engines import EngineDirectory
 from lamassu.services.kms.usecases.guard import GuardedEngine
+from lamassu.services.kms.usecases.prove_copy import prove_copy
 from lamassu.services.kms.usecases.store_key import store_key
 
 
@@ -44,6 +47,13 @@ async def make_key(
         metadata=rules.without_system_keys(wanted.metadata),
         version=1,
     )
+    try:
+        # an engine that signs wrongly shows it now, not in the first certificate
+        await prove_copy(key, engine)
+    except LamassuError:
+        with suppress(LamassuError):
+            await engine.delete(key.key_id)
+        raise
     await _store(key, caller=caller, engine=engine, storage=storage)
     return key
 

@@ -15,7 +15,7 @@ CHALLENGE_OCTETS = 32
 
 
 async def prove_copy(key: Key, engine: GuardedEngine) -> None:
-    """The copy in this engine signs, and its signature is the key's.
+    """The key in this engine signs, and its signature is the key's: a copy, or a new one.
 
     Raises `Unavailable` (`key_damaged`, and what the engine says).
     """
@@ -28,7 +28,8 @@ async def prove_copy(key: Key, engine: GuardedEngine) -> None:
     signature = await engine.use(key.key_id, sign, purpose=key.purpose)
     if not signature_holds(key.public_key, scheme, challenge, MessageType.RAW, signature):
         raise Unavailable(
-            f"engine {engine.id} signs wrongly with the copy; nothing was switched",
+            f"engine {engine.id} signs wrongly: its signature with key {key.key_id} does not"
+            " verify; the key is not used",
             code="key_damaged",
         )
 
