@@ -229,6 +229,8 @@ def test_a_third_generation_follows_the_second_and_what_cannot_be_is_refused(
             400,
             "key_not_supported",
         )
+        said = run(server, "ca", "revoke", "development-ca.2", "--reason", "Superseded", "--yes")
+        assert "development-ca.3, its next generation, goes on" in said
         run(server, "ca", "revoke", "development-ca.3", "--reason", "CACompromise", "--yes")
         assert refused("development-ca", {})[0] == 400
     keys = [row["name"] for row in get(server, "/kms/v1/keys?page_size=100")["list"]]

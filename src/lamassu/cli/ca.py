@@ -21,7 +21,7 @@ from lamassu.cli.client import (
     without_empty,
 )
 from lamassu.cli.keys import KeyType
-from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory, fail
+from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory, err, fail
 from lamassu.cli.output import Column, Format, Output, revocation_reason, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Certification authorities.")
@@ -179,6 +179,8 @@ def revoke(
 ) -> None:
     """Revoke a CA, and with it everything below.
 
+    Of a CA that got a new key this is one generation: the next one goes on.
+
     Example: lamassu ca revoke plant-7 --reason CACompromise
     """
     if not yes:
@@ -188,6 +190,13 @@ def revoke(
         "POST", f"/ca/v1/cas/{segment(ca_id)}/status", body, approval=approval
     )
     show_one(ca, DETAILS, output, certificate=CERTIFICATE)
+    successor = ca.get("successor_id")
+    if successor:
+        err.print(
+            f"{successor}, its next generation, goes on issuing for whatever names {ca_id};"
+            f" to end that too: lamassu ca revoke {successor}",
+            markup=False,
+        )
 
 
 @app.command()
