@@ -13,7 +13,7 @@ import pytest
 from tests.support.engines import ComponentMissing
 from tests.support.est import Device, bootstrap, make_dms
 from tests.support.missing import missing_component
-from tests.support.server import Server, copy_installation, lamassu, serving
+from tests.support.server import Server, configure_engines, copy_installation, lamassu, serving
 from tests.support.softhsm import SoftHsm, Token
 
 BESIDE = "crypto_engines:\n  default_id: software\n  software:\n    - id: software\n"
@@ -31,10 +31,7 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> Token:
 def server(fresh: Path, token: Token, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An installation with engines `software`, the default, and `hsm`, served."""
     directory = copy_installation(fresh, tmp_path_factory.mktemp("outage") / "var")
-    config = directory / "config.yml"
-    head, _, tail = config.read_text().partition("crypto_engines:\n")
-    engines = token.section().replace("crypto_engines:\n", BESIDE)
-    config.write_text(head + engines + tail[tail.index("\n#") :])
+    configure_engines(directory, token.section().replace("crypto_engines:\n", BESIDE))
     with serving(directory, elsewhere=True, environment={"HSM_PIN": token.pin}) as running:
         yield running
 

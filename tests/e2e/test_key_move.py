@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.est import Device, bootstrap, make_dms
-from tests.support.server import Server, copy_installation, lamassu, serving
+from tests.support.server import Server, configure_engines, copy_installation, lamassu, serving
 
 SECOND = """\
 crypto_engines:
@@ -29,11 +28,7 @@ crypto_engines:
 def two_engines(fresh: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """An installation with a second engine beside the first, served."""
     directory = copy_installation(fresh, tmp_path_factory.mktemp("move") / "var")
-    config = directory / "config.yml"
-    text = re.sub(
-        r"^crypto_engines:\n(?: .*\n)+", lambda _: SECOND, config.read_text(), flags=re.MULTILINE
-    )
-    config.write_text(text)
+    configure_engines(directory, SECOND)
     with serving(directory, elsewhere=True) as server:
         yield server
 

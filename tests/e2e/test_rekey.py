@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from tests.e2e.test_key_move import SECOND
 from tests.support.est import Device, bootstrap, make_dms
-from tests.support.server import Server, copy_installation, lamassu, serving
+from tests.support.server import Server, configure_engines, copy_installation, lamassu, serving
 
 PEM = Encoding.PEM
 
@@ -25,10 +25,7 @@ PEM = Encoding.PEM
 def server(fresh: Path, tmp_path: Path) -> Iterator[Server]:
     """An installation with a second engine, `safe`, served."""
     directory = copy_installation(fresh, tmp_path / "var")
-    config = directory / "config.yml"
-    head, _, tail = config.read_text().partition("crypto_engines:\n")
-    rest = tail[tail.index("\n#") :]
-    config.write_text(head + SECOND + rest)
+    configure_engines(directory, SECOND)
     with serving(directory, elsewhere=True) as running:
         yield running
 

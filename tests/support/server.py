@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -200,6 +201,16 @@ def serving(directory: Path, *, elsewhere: bool = False, **options: object) -> I
         yield server
     finally:
         server.stop()
+
+
+def configure_engines(directory: Path, section: str) -> None:
+    """Put a `crypto_engines:` section in place of the one that init wrote."""
+    config = directory / "config.yml"
+    text, replaced = re.subn(
+        r"^crypto_engines:\n(?:  .*\n)+", lambda _: section, config.read_text(), flags=re.MULTILINE
+    )
+    assert replaced == 1
+    config.write_text(text)
 
 
 def copy_installation(source: Path, target: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -177,10 +177,3 @@ class Devices(Protocol):
     async def refuse(self, serial_number: str, device_id: str) -> bool:
         """Bar an unbound certificate from ever being bound; false if it is in a slot."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class RenewalGrace:
-    """How long a superseded certificate may fetch its successor again (decision 24)."""
-
-    window: timedelta = timedelta(hours=24)

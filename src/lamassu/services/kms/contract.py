@@ -287,10 +287,6 @@ class Keys(Protocol):
         """
         ...
 
-    async def healthy(self) -> bool:
-        """Whether the default engine can be used now."""
-        ...
-
     async def health(self) -> Sequence[EngineHealth]:
         """How each engine is, in configured order; asked of the engines themselves."""
         ...

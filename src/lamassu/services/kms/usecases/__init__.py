@@ -250,9 +250,6 @@ class KmsService:
         """Whether a key of the default engine could leave it at all: an HSM's stays."""
         return self._engines.default().gives_out_keys
 
-    async def healthy(self) -> bool:
-        return all(engine.healthy for engine in await self._engines.health() if engine.default)
-
     async def check_engine(self, engine_id: str) -> None:
         """Ask one engine for a little work. Raises `Unavailable` that says what is wrong."""
         await self._engines.holding(engine_id).check()
