@@ -36,7 +36,8 @@ class NewCertificate:
     """A certificate that is about to be stored, with what only its row keeps.
 
     `csr_der` is empty where there was no CSR (a CA's own certificate). `awaits_binding` is
-    true for a device's certificate until somebody saw it in its slot.
+    true for a device's certificate until somebody saw it in its slot; `seen_bound` is of one
+    that was in its slot before it came here.
     """
 
     certificate: Certificate
@@ -45,10 +46,11 @@ class NewCertificate:
     request_key: str | None = None
     owner: str = ""
     device_id: str = ""
+    seen_bound: bool = False
 
     @property
     def awaits_binding(self) -> bool:
-        return bool(self.owner and self.device_id)
+        return bool(self.owner and self.device_id) and not self.seen_bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,11 @@ class CaTransaction(Protocol):
         """Store a certificate that no request asked for: one CA's for another's key."""
         ...
 
+    async def insert_certificates(self, new: Sequence[NewCertificate]) -> None:
+        """Store certificates that CAs of ours signed elsewhere, at once. Raises `Conflict` if
+        a serial number is taken."""
+        ...
+
     async def save_ca(self, authority: CertificationAuthority) -> None:
         """Write back what can change of a locked CA, its certificate's status included."""
         ...

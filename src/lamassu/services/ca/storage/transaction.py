@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.errors import Conflict
 from lamassu.platform.database import Prepared, ServiceUnit, Step
+from lamassu.platform.database.prepared import insert_by_column
 from lamassu.services.ca.contract import (
     Approval,
     ApprovalPolicy,
@@ -100,6 +101,7 @@ _INSERT_ISSUED = Prepared(
         for dialect, insert_into in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
     }
 )
+_INSERT_MANY = insert_by_column(certificates, certificates.c.keys())
 _LOCK_CERTIFICATE = Prepared(
     select(*CERTIFICATE_COLUMNS, cas.c.revoked_by)
     .join_from(certificates, cas, certificates.c.issuer_ca_id == cas.c.id, isouter=True)
@@ -169,6 +171,10 @@ class SqlCaTransaction(ServiceUnit):
 
     async def insert_certificate(self, new: NewCertificate) -> None:
         await self._connection.execute(insert(certificates).values(values_of_new(new)))
+
+    async def insert_certificates(self, new: Sequence[NewCertificate]) -> None:
+        if new:
+            await self._unit.run_each(_INSERT_MANY, [values_of_new(one) for one in new])
 
     async def save_ca(self, authority: CertificationAuthority) -> None:
         await self._connection.execute(

@@ -41,6 +41,8 @@ from lamassu.services.ca.model import (
 )
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.status import standing_of
+from lamassu.services.ca.usecases.adopt_authorities import AuthorityAdoption
+from lamassu.services.ca.usecases.adopt_certificates import CertificateAdoption
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.change_status import StatusChanges
 from lamassu.services.ca.usecases.create_ca import CaCreation
@@ -104,6 +106,9 @@ class CaService:
         )
         self.approvals = ApprovalDesk(store=storage, people=people, clock=clock)
         self._holds = KeyHolds(store=storage, keys=keys)
+        # what the host's `lamassu import` brings from other systems
+        self.certificate_adoption = CertificateAdoption(store=storage, clock=clock)
+        self.authority_adoption = AuthorityAdoption(store=storage, holds=self._holds, clock=clock)
         self.key_moving = CaKeyMoving(store=storage, keys=keys, clock=clock, desk=self.approvals)
         self._creation = CaCreation(
             store=storage,

@@ -1,0 +1,286 @@
+"""Is what another system calls issued by a CA of ours really so? Values in, verdict out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from lamassu.kernel.errors import Conflict, RuleViolation
+from lamassu.kernel.records import Json
+from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
+from lamassu.kernel.x509.keys import check_key_facts, key_id
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificateStatus,
+    CertificateType,
+    CertificationAuthority,
+    RevocationReason,
+)
+from lamassu.services.ca.model import NO_CA, NewCertificate
+from lamassu.services.ca.rules.metadata import rendered, users_own
+
+MOST_SERIAL_OCTETS = 20  # RFC 5280 §4.1.2.2
+
+
+@dataclass(frozen=True, slots=True)
+class FoundStatus:
+    """What the other system says of a certificate's status; `EXPIRED` is nobody's to say."""
+
+    revoked: bool = False
+    inactive: bool = False
+    at: datetime | None = None
+    reason: RevocationReason = RevocationReason.UNSPECIFIED
+
+
+UNREVOKED = FoundStatus()
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCertificate:
+    """A certificate as the other system has it; `label` says where.
+
+    `owner` and `device_id` name the DMS and the device that it was issued for.
+    """
+
+    label: str
+    der: bytes
+    status: FoundStatus = UNREVOKED
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    created_at: datetime | None = None
+    owner: str = ""
+    device_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundAuthority:
+    """A CA as the other system has it. `key_id` is empty where its key did not come along."""
+
+    id: str
+    der: bytes
+    key_id: str = ""
+    engine_id: str = ""
+    type: CertificateType = CertificateType.IMPORTED_WITHOUT_KEY
+    profile_id: str = ""
+    status: FoundStatus = UNREVOKED
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Issuer:
+    authority: CertificationAuthority
+    certificate: x509.Certificate
+
+
+class IssuerTable:
+    """The CAs of ours, by name, with what their signatures are verified with."""
+
+    def __init__(self, authorities: Iterable[CertificationAuthority]) -> None:
+        self._by_name: dict[bytes, list[_Issuer]] = {}
+        for authority in authorities:
+            self.add(authority)
+
+    def add(self, authority: CertificationAuthority) -> None:
+        """Know a further CA."""
+        der = authority.certificate.der
+        issuer = _Issuer(authority, x509.load_der_x509_certificate(der))
+        self._by_name.setdefault(certificate_facts(der).subject_der, []).append(issuer)
+
+    def issuer_of(self, der: bytes, facts: CertificateFacts) -> CertificationAuthority:
+        """The CA of ours whose key signed this. Security rule 14: nothing else makes it ours.
+
+        Raises `RuleViolation`: `issuer_unknown` if none has the issuer's name,
+        `signature_invalid` if one has and did not sign.
+        """
+        candidates = self._by_name.get(facts.issuer_der, ())
+        if not candidates:
+            raise RuleViolation(
+                "no CA here has its issuer's name: import that CA first", code="issuer_unknown"
+            )
+        certificate = x509.load_der_x509_certificate(der)
+        named = facts.aki
+        for issuer in sorted(
+            candidates, key=lambda one: one.authority.certificate.subject_key_id != named
+        ):
+            if is_signed_by(certificate, issuer.certificate):
+                return issuer.authority
+        raise RuleViolation(
+            f"names {candidates[0].authority.id} as its issuer, whose key did not sign it",
+            code="signature_invalid",
+        )
+
+
+def is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether names chain and the signature verifies with the issuer's key."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def check_storable(facts: CertificateFacts) -> None:
+    """Refuse what could not be found again. Raises `RuleViolation` (`serial_number_malformed`)."""
+    if len(facts.serial_number) > 2 * MOST_SERIAL_OCTETS:
+        raise RuleViolation(
+            "its serial number is longer than 20 octets", code="serial_number_malformed"
+        )
+
+
+def check_authority(facts: CertificateFacts) -> None:
+    """Refuse what is no CA that could be one here.
+
+    Raises `RuleViolation` (`not_a_ca`, `key_not_allowed`, `serial_number_malformed`).
+    """
+    if not facts.is_ca:
+        raise RuleViolation("its certificate is no CA's", code="not_a_ca")
+    check_key_facts(facts.key, field="certificate")
+    check_storable(facts)
+
+
+def check_same(stored: Certificate, der: bytes) -> None:
+    """Refuse a serial number that another certificate has. Raises `Conflict`."""
+    if stored.der != der:
+        raise Conflict(
+            f"its serial number is that of another certificate here, of the CA"
+            f" {stored.issuer_ca_id}: serial numbers are unique over all CAs of the platform",
+            code="serial_number_taken",
+        )
+
+
+def learns_revocation(stored: Certificate, found: FoundStatus) -> bool:
+    """Whether the source knows of a revocation that we do not; never the other way round."""
+    return found.revoked and stored.stored_status is not CertificateStatus.REVOKED
+
+
+def with_status(certificate: Certificate, found: FoundStatus, now: datetime) -> Certificate:
+    """With the status that was found.
+
+    A revocation without a time counts from the certificate's beginning, one from the future
+    from now; `RemoveFromCRL` is no reason to be revoked for (decision 20).
+    """
+    if found.revoked:
+        reason = found.reason
+        if reason is RevocationReason.REMOVE_FROM_CRL:
+            reason = RevocationReason.UNSPECIFIED
+        return replace(
+            certificate,
+            stored_status=CertificateStatus.REVOKED,
+            revocation_time=min(found.at or certificate.not_before, now),
+            revocation_reason=reason,
+        )
+    if found.inactive:
+        return replace(certificate, stored_status=CertificateStatus.INACTIVE)
+    return certificate
+
+
+def new_certificate(
+    found: FoundCertificate, facts: CertificateFacts, issuer: CertificationAuthority, now: datetime
+) -> NewCertificate:
+    """The row of a certificate that a CA of ours signed."""
+    of_device = bool(found.owner and found.device_id)
+    certificate = _certificate(
+        facts,
+        found.der,
+        issuer=(issuer.id, issuer.certificate.serial_number, issuer.level),
+        metadata=rendered(found.metadata, owner=found.owner, device_id=found.device_id),
+    )
+    return NewCertificate(
+        certificate=with_status(certificate, found.status, now),
+        created_at=found.created_at or facts.not_before,
+        owner=found.owner if of_device else "",
+        device_id=found.device_id if of_device else "",
+        # the device manager adopts its slot; nobody is to revoke it for not being in one yet
+        seen_bound=True,
+    )
+
+
+def new_authority(
+    found: FoundAuthority,
+    facts: CertificateFacts,
+    parent: CertificationAuthority | None,
+    *,
+    self_signed: bool,
+    now: datetime,
+) -> tuple[CertificationAuthority, NewCertificate]:
+    """The rows of a CA: a root, one below `parent`, or one whose issuer is not here."""
+    if parent is not None:
+        issuer = (parent.id, parent.certificate.serial_number, parent.level)
+    elif self_signed:
+        issuer = (found.id, facts.serial_number, 0)
+    else:
+        issuer = (NO_CA, NO_CA, -1)
+    certificate = replace(
+        _certificate(facts, found.der, issuer=issuer, metadata={}),
+        type=found.type,
+        engine_id=found.engine_id if found.key_id else "",
+        # a CA without the extension is found by the identifier that we would have given it
+        subject_key_id=facts.ski or key_id(facts.spki),
+    )
+    certificate = with_status(certificate, found.status, now)
+    revoked = certificate.stored_status is CertificateStatus.REVOKED
+    authority = CertificationAuthority(
+        id=found.id,
+        certificate=certificate,
+        key_id=found.key_id,
+        level=parent.level + 1 if parent else 0,
+        parent_id=parent.id if parent else None,
+        profile_id=found.profile_id,
+        created_at=found.created_at or now,
+        metadata=users_own(found.metadata),
+        revoked_by=found.id if revoked else parent.revoked_by if parent else None,
+        version=1,
+    )
+    return authority, NewCertificate(certificate, created_at=authority.created_at)
+
+
+def _certificate(
+    facts: CertificateFacts,
+    der: bytes,
+    *,
+    issuer: tuple[str, str, int],
+    metadata: Mapping[str, Json],
+) -> Certificate:
+    return Certificate(
+        serial_number=facts.serial_number,
+        der=der,
+        subject=facts.subject,
+        issuer=facts.issuer,
+        subject_key_id=facts.ski or key_id(facts.spki),
+        authority_key_id=facts.aki,
+        issuer_ca_id=issuer[0],
+        issuer_serial_number=issuer[1],
+        issuer_level=issuer[2],
+        not_before=facts.not_before,
+        not_after=facts.not_after,
+        stored_status=CertificateStatus.ACTIVE,
+        type=CertificateType.IMPORTED_WITHOUT_KEY,
+        is_ca=facts.is_ca,
+        key_algorithm=facts.key.algorithm,
+        key_size=facts.key.size,
+        key_usage=facts.key_usage,
+        extended_key_usages=facts.extended_key_usages,
+        metadata=metadata,
+        version=1,
+    )
+
+
+def in_hierarchy(found: Sequence[FoundAuthority]) -> Sequence[FoundAuthority]:
+    """Issuers before those whom they issued, as far as names tell; each once."""
+    names = {one.id: certificate_facts(one.der) for one in found}
+    waiting, ordered = list(found), list[FoundAuthority]()
+    while waiting:
+        missing = {names[one.id].subject_der for one in waiting}
+        ready = [
+            one
+            for one in waiting
+            if names[one.id].issuer_der == names[one.id].subject_der
+            or names[one.id].issuer_der not in missing
+        ]
+        ordered += ready or waiting  # a ring of names: then in any order
+        waiting = [one for one in waiting if one not in ordered]
+    return ordered

@@ -1,0 +1,161 @@
+"""Take over the CAs of another system, as they stand: also those that are revoked or ended."""
+
+from __future__ import annotations
+
+from cryptography import x509
+
+from lamassu.kernel.adoption import Outcome, Verdict
+from lamassu.kernel.clock import Clock
+from lamassu.kernel.errors import Conflict, Malformed, NotFound, RuleViolation
+from lamassu.kernel.identity import Caller
+from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
+from lamassu.services.ca.contract import CertificateStatus, CertificationAuthority
+from lamassu.services.ca.model import NewCertificate
+from lamassu.services.ca.ports import CaStore
+from lamassu.services.ca.rules.adoption import (
+    FoundAuthority,
+    IssuerTable,
+    check_authority,
+    is_signed_by,
+    new_authority,
+)
+from lamassu.services.ca.rules.authorities import check_ca_id
+from lamassu.services.ca.usecases.documents import ca_document
+from lamassu.services.ca.usecases.hold_keys import KeyHolds
+from lamassu.services.ca.usecases.trail import record
+
+
+class AuthorityAdoption:
+    """One transaction for each CA; one that is here already stays as it is."""
+
+    def __init__(self, *, store: CaStore, holds: KeyHolds, clock: Clock) -> None:
+        self._store = store
+        self._holds = holds
+        self._clock = clock
+
+    async def adopt(
+        self,
+        found: FoundAuthority,
+        *,
+        issuers: IssuerTable,
+        source: str,
+        caller: Caller,
+        dry_run: bool,
+    ) -> Verdict:
+        """Judge a CA and store it; `issuers` learns of it. Its issuer comes before it.
+
+        Raises `Unavailable`.
+        """
+        try:
+            return await self._adopt(found, issuers, source, caller, dry_run)
+        except (Malformed, RuleViolation, Conflict, NotFound) as error:
+            return Verdict(found.id, Outcome.SKIPPED, error.code, error.text)
+
+    async def _adopt(
+        self,
+        found: FoundAuthority,
+        issuers: IssuerTable,
+        source: str,
+        caller: Caller,
+        dry_run: bool,
+    ) -> Verdict:
+        facts = certificate_facts(found.der)
+        check_ca_id(found.id)
+        check_authority(facts)
+        stored = await self._store.find_ca(found.id)
+        if stored is not None:
+            return self._present(stored, found)
+        authority, new = self._judged(found, facts, issuers)
+        await self._check_free(authority, facts)
+        remark = await self._check_profile(authority)
+        if not dry_run:
+            await self._save(authority, new, source, caller)
+            await self._holds.hold(authority, caller=caller)
+        issuers.add(authority)
+        return Verdict(found.id, Outcome.ADOPTED, *remark)
+
+    def _present(self, stored: CertificationAuthority, found: FoundAuthority) -> Verdict:
+        if stored.certificate.der != found.der:
+            raise Conflict("a CA of this id is here and has another certificate", code="ca_exists")
+        code = text = ""
+        unrevoked = stored.certificate.stored_status is not CertificateStatus.REVOKED
+        if found.status.revoked and unrevoked:
+            # a whole hierarchy falls with it: that is a person's to do, with its approvals
+            code, text = "ca_revoked_at_source", "its source has revoked it: revoke it here too"
+        elif found.key_id and not stored.key_id:
+            code, text = "key_not_adopted", "it was taken in without its key, and stays so"
+        return Verdict(found.id, Outcome.PRESENT, code, text)
+
+    def _judged(
+        self, found: FoundAuthority, facts: CertificateFacts, issuers: IssuerTable
+    ) -> tuple[CertificationAuthority, NewCertificate]:
+        """Security rule 14: below whom it stands is a matter of signatures alone."""
+        certificate = x509.load_der_x509_certificate(found.der)
+        self_signed = facts.subject_der == facts.issuer_der
+        parent = None
+        if self_signed:
+            if not is_signed_by(certificate, certificate):
+                raise RuleViolation(
+                    "its certificate is self-issued, but not signed by its own key",
+                    code="signature_invalid",
+                )
+        else:
+            try:
+                parent = issuers.issuer_of(found.der, facts)
+            except RuleViolation as error:
+                if error.code != "issuer_unknown":
+                    raise
+        return new_authority(found, facts, parent, self_signed=self_signed, now=self._clock.now())
+
+    async def _check_free(self, authority: CertificationAuthority, facts: CertificateFacts) -> None:
+        """Security rule 14: a subject key identifier means one key, and one CA."""
+        identifier = authority.certificate.subject_key_id
+        other = await self._store.find_ca_by_key_id(identifier)
+        if other is not None:
+            raise Conflict(
+                f"its subject key identifier is that of {other.id} already", code="key_id_in_use"
+            )
+        taken = await self._store.find_certificate(facts.serial_number)
+        if taken is not None:
+            raise Conflict(
+                "its serial number is that of another certificate here: serial numbers are"
+                " unique over all CAs of the platform",
+                code="serial_number_taken",
+            )
+        if await self._store.find_awaited(authority.id) is not None:
+            raise Conflict("a CA of this id waits for its certificate", code="ca_exists")
+
+    async def _check_profile(self, authority: CertificationAuthority) -> tuple[str, str]:
+        if not authority.profile_id:
+            advice = "no_profile", "it issues nothing by default: give it a profile"
+            return advice if authority.key_id else ("", "")
+        profile = await self._store.find_profile(authority.profile_id)
+        if profile is None or profile.sign_as_ca:
+            raise RuleViolation(
+                f"its issuance profile {authority.profile_id} is not here, or is one for CAs",
+                code="profile_not_found",
+            )
+        return "", ""
+
+    async def _save(
+        self, authority: CertificationAuthority, new: NewCertificate, source: str, caller: Caller
+    ) -> None:
+        certificate = authority.certificate
+        async with self._store.unit() as transaction:
+            await transaction.insert_ca(authority, new)
+            record(
+                transaction,
+                "ca.import",
+                f"ca/{authority.id}",
+                version=authority.version,
+                data=ca_document(authority, self._clock.now()),
+                caller=caller,
+                detail={
+                    "serial_number": certificate.serial_number,
+                    "parent_id": authority.parent_id,
+                    "key_id": authority.key_id,
+                    "status": certificate.stored_status.value,
+                    "sha256": certificate_facts(certificate.der).sha256,
+                    "source": source,
+                },
+            )
