@@ -26,7 +26,7 @@ from lamassu.services.ca.contract import (
     IssuanceProfile,
     Operation,
 )
-from lamassu.services.ca.model import CaRequest, NewCertificate
+from lamassu.services.ca.model import CaRequest
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.authorities import (
     ProfileRoles,
@@ -57,6 +57,7 @@ from lamassu.services.ca.rules.validity import (
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.approvals.clearance import basis_of, policies_of
 from lamassu.services.ca.usecases.documents import ca_document
+from lamassu.services.ca.usecases.enter_ca import insert_new_ca, lock_issuer
 from lamassu.services.ca.usecases.issuers import (
     Issuer,
     issuer_of,
@@ -249,14 +250,9 @@ class CaCreation:
         guarding: Mapping[str, ApprovalPolicy] = {}
         async with self._store.unit() as transaction:
             if plan.parent is not None:
-                parent = await transaction.lock_ca(plan.parent.authority.id)
-                if parent is None:
-                    raise NotFound("CA not found", code="ca_not_found", field="parent_id")
-                check_may_sign(parent, now)
-                if parent.certificate.serial_number != (
-                    plan.parent.authority.certificate.serial_number
-                ):
-                    raise Conflict("the parent CA was re-issued; try again", code="ca_changed")
+                parent = await lock_issuer(
+                    transaction, plan.parent.authority, now, field="parent_id"
+                )
                 guarding = policies_of([parent])
             if authority.profile_id:
                 profile = await transaction.share_profile(authority.profile_id)
@@ -266,14 +262,7 @@ class CaCreation:
                 await clearance.admit(
                     transaction, Operation.CREATE_CHILD, guarding, basis=plan.basis
                 )
-            if await transaction.lock_awaited(authority.id) is not None:
-                raise _exists()
-            try:
-                await transaction.insert_ca(
-                    authority, NewCertificate(authority.certificate, created_at=now)
-                )
-            except Conflict:
-                raise _exists() from None
+            await insert_new_ca(transaction, authority, now, taken=_exists())
             record(
                 transaction,
                 "ca.create",

@@ -28,7 +28,7 @@ from lamassu.services.ca.contract import (
     Operation,
 )
 from lamassu.services.ca.model import NewCertificate, RekeyPlan, RekeyRequest
-from lamassu.services.ca.ports import CaStore, CaTransaction
+from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.authorities import check_ca_id, check_ca_key_spec
 from lamassu.services.ca.rules.generations import (
     check_has_key_here,
@@ -49,6 +49,7 @@ from lamassu.services.ca.rules.validity import start_for
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.approvals.clearance import policies_of
 from lamassu.services.ca.usecases.documents import ca_document, update_document
+from lamassu.services.ca.usecases.enter_ca import insert_new_ca, lock_issuer
 from lamassu.services.ca.usecases.issuers import (
     Issuer,
     ca_not_found,
@@ -334,7 +335,7 @@ class Rekeying:
         concerned: list[CertificationAuthority] = []
         async with self._store.unit() as transaction:
             if work.parent is not None:
-                concerned = [await _lock_parent(transaction, work.parent.authority, now)]
+                concerned = [await lock_issuer(transaction, work.parent.authority, now)]
             old = await transaction.lock_ca(work.old.id)
             if old is None:
                 raise ca_not_found()
@@ -342,16 +343,12 @@ class Rekeying:
             check_is_newest(old, work.old)
             guarding = policies_of([*concerned, old])
             await clearance.admit(transaction, Operation.REKEY, guarding, basis={})
-            if await transaction.lock_awaited(made.authority.id) is not None:
-                raise Conflict("another CA waits under the next id; ask again", code="ca_changed")
-            try:
-                await transaction.insert_ca(
-                    made.authority, NewCertificate(made.authority.certificate, created_at=now)
-                )
-            except Conflict:
-                raise Conflict(
-                    "the CA was changed meanwhile; look at it and ask again", code="ca_changed"
-                ) from None
+            await insert_new_ca(
+                transaction,
+                made.authority,
+                now,
+                taken=Conflict("another CA took the next id; ask again", code="ca_changed"),
+            )
             for certificate in (made.new_with_old, made.old_with_new):
                 await transaction.insert_certificate(NewCertificate(certificate, created_at=now))
             followed = replace(old, successor_id=made.authority.id, version=old.version + 1)
@@ -379,17 +376,6 @@ class Rekeying:
                 caller=caller,
                 detail=detail,
             )
-
-
-async def _lock_parent(
-    transaction: CaTransaction, planned: CertificationAuthority, now: datetime
-) -> CertificationAuthority:
-    parent = await transaction.lock_ca(planned.id)
-    if parent is None:
-        raise ca_not_found()
-    check_may_sign(parent, now)
-    check_is_newest(parent, planned)
-    return parent
 
 
 def _cross(
