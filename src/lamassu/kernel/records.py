@@ -1,4 +1,4 @@
-"""What a transaction leaves behind beside its rows: events and audit records."""
+"""What a transaction leaves behind beside its rows: events, audit records, log entries."""
 
 from __future__ import annotations
 
@@ -39,6 +39,22 @@ class AuditRecord:
     caller: Caller
     outcome: str = "success"
     detail: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """What an append-only log shall hold for good, such as that a certificate was issued.
+
+    Written down as canonical JSON (RFC 8785): `content` with the type, the subject and the time
+    of the commit beside it. Its values are texts and whole numbers.
+    """
+
+    type: str
+    subject: str
+    content: Mapping[str, str | int]
+
+
+Record: TypeAlias = Event | AuditRecord | LogEntry
 
 
 class Recorder(Protocol):

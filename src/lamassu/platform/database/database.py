@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import LamassuError, Unavailable
-from lamassu.kernel.records import AuditRecord, Event
+from lamassu.kernel.records import Record
 from lamassu.platform.database.dialect import Dialect
 from lamassu.platform.database.failures import translated
 from lamassu.platform.database.journal_tables import tables
@@ -145,7 +145,7 @@ class Database:
             self._announce(service)
 
     async def write(
-        self, service: str, steps: Sequence[Step], records: Sequence[Event | AuditRecord] = ()
+        self, service: str, steps: Sequence[Step], records: Sequence[Record] = ()
     ) -> bool:
         """A unit whose statements are known beforehand: all of them, and the records, or nothing.
 

@@ -1,4 +1,4 @@
-"""Events and audit records become rows: numbered, sealed, ready for the outbox.
+"""Events, audit records and log entries become rows: numbered, sealed, ready for the outbox.
 
 A record's number `n` counts what one start of the process (`boot`) wrote for one service. Its
 MAC is made with a key that is not in the database, so that whoever can write there can neither
@@ -18,16 +18,17 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 from pydantic_core import PydanticSerializationError, to_json
 
 from lamassu.kernel.identity import Caller, PrincipalKind
-from lamassu.kernel.records import AuditRecord, Event, Json
+from lamassu.kernel.records import AuditRecord, Event, Json, LogEntry, Record
 from lamassu.platform.database.types import time_text
 
 EVENT = "event"
 AUDIT = "audit"
+LOG = "log"  # an entry of the service's append-only log: the log holds exactly its body
 CLOSED = "closed"  # a process ended in order: no number of its boot may be missing
 
 _SOURCES = {"dmsmanager": "ra", "devicemanager": "devmanager"}
@@ -51,6 +52,23 @@ class RecordRow(TypedDict):
     trail: str
     body: str
     mac: bytes
+
+
+class SealedRow(Protocol):
+    """A row of an outbox or a journal, as far as its seal goes."""
+
+    @property
+    def boot(self) -> str: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def trail(self) -> str: ...
+    @property
+    def body(self) -> str: ...
+    @property
+    def mac(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +105,17 @@ class RecordWriter:
         """The service's journal stood at `position` when this process opened it."""
         self._counter(service).follows = (position, hash_)
 
-    def stamp(self, service: str, records: Sequence[Event | AuditRecord], now: datetime) -> Stamped:
+    def stamp(self, service: str, records: Sequence[Record], now: datetime) -> Stamped:
         """Make the rows of one transaction; `settle` must be told how it ended."""
         drafts = [_draft(service, record, now) for record in records]
         return self._stamp(service, drafts, now)
+
+    def sealed(self, service: str, row: SealedRow) -> bool:
+        """Whether a process of this installation wrote this row."""
+        content = sealed_bytes(
+            service, boot=row.boot, n=row.n, kind=row.kind, trail=row.trail, body=row.body
+        )
+        return hmac.compare_digest(self._mac(content), bytes(row.mac))
 
     def seal_head(self, service: str, position: int, hash_: bytes) -> bytes:
         """The MAC of a journal's head: without the key nobody chains a journal anew."""
@@ -229,11 +254,29 @@ def ranges_of(text: str) -> list[range]:
     return [range(int(a), int(b or a) + 1) for a, _, b in parts]
 
 
-def _draft(service: str, record: Event | AuditRecord, now: datetime) -> _Draft:
+def _draft(service: str, record: Record, now: datetime) -> _Draft:
     if isinstance(record, Event):
         body = json_text(cloud_event(service, record, now))
         return _Draft(EVENT, record.type, record.subject, body)
+    if isinstance(record, LogEntry):
+        return _Draft(LOG, record.type, record.subject, log_text(record, now))
     return _Draft(AUDIT, record.action, record.subject, json_text(_audit_body(record, now)))
+
+
+def log_text(entry: LogEntry, now: datetime) -> str:
+    """Canonical JSON (RFC 8785), which for texts and whole numbers is what the library writes."""
+    told = {
+        **entry.content,
+        "subject": entry.subject,
+        "time": rfc3339(now),
+        "type": entry.type,
+    }
+    return _CANONICAL.encode(told)
+
+
+_CANONICAL = json.JSONEncoder(
+    separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False
+)
 
 
 def cloud_event(service: str, event: Event, now: datetime) -> dict[str, Json]:

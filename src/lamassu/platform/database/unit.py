@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lamassu.kernel.records import AuditRecord, Event
+from lamassu.kernel.records import AuditRecord, Event, LogEntry, Record
 from lamassu.platform.database.prepared import Prepared, Values
 
 
@@ -39,7 +39,7 @@ class Unit:
 
     def __init__(self, service: str, session: Session) -> None:
         self.service = service
-        self.records: list[Event | AuditRecord] = []
+        self.records: list[Record] = []
         self._session = session
 
     @property
@@ -61,6 +61,10 @@ class Unit:
     def audit(self, record: AuditRecord) -> None:
         """Keep who did what, if and only if it commits."""
         self.records.append(record)
+
+    def log(self, entry: LogEntry) -> None:
+        """Have the service's append-only log hold this, if and only if it commits."""
+        self.records.append(entry)
 
 
 class ServiceUnit:

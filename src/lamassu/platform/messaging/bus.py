@@ -10,6 +10,7 @@ from datetime import timedelta
 from lamassu.kernel.errors import Unavailable
 from lamassu.platform.database import Database
 from lamassu.platform.messaging.feed import BatchHandler, Feed, Handler, Patience
+from lamassu.platform.messaging.follower import Follower, Step
 from lamassu.platform.messaging.pulse import finish
 from lamassu.platform.messaging.sequencer import Sequencer
 
@@ -47,6 +48,7 @@ class EventBus:
         self._patience = patience or Patience()
         self._interval = interval
         self._feeds: list[Feed] = []
+        self._followers: list[Follower] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._sequencers = {
             service: Sequencer(database, service, on_moved=self._wake_feeds, interval=interval)
@@ -93,6 +95,13 @@ class EventBus:
             for source in sources
         ]
 
+    def follow(self, name: str, source: str, step: Step) -> None:
+        """Have `step` called whenever the journal of `source` grew, until it returns 0. It keeps
+        its place itself. Only before `start`."""
+        if self._tasks:
+            raise RuntimeError("follow before the bus starts")
+        self._followers.append(Follower(name, source, step, interval=self._interval))
+
     async def start(self) -> None:
         """Begin to sequence and to deliver, in the background. Once in its life."""
         if self._tasks:
@@ -118,8 +127,8 @@ class EventBus:
             before = now
             for sequencer in self._sequencers.values():
                 await sequencer.drain()
-            for feed in self._feeds:
-                await feed.drain()
+            for reader in self._readers():
+                await reader.drain()
 
     async def lag(self) -> Lag:
         """Raises `Unavailable` when the database does not answer."""
@@ -136,19 +145,22 @@ class EventBus:
             if await sequencer.waiting_for() > longest:
                 raise Unavailable(f"the event relay of {service} is behind", code="relay_behind")
 
-    def _workers(self) -> list[Sequencer | Feed]:
-        return [*self._sequencers.values(), *self._feeds]
+    def _workers(self) -> list[Sequencer | Feed | Follower]:
+        return [*self._sequencers.values(), *self._readers()]
+
+    def _readers(self) -> list[Feed | Follower]:
+        return [*self._feeds, *self._followers]
 
     def _progress(self) -> tuple[int, int]:
         return (
             sum(sequencer.moved for sequencer in self._sequencers.values()),
-            sum(feed.handled for feed in self._feeds),
+            sum(reader.handled for reader in self._readers()),
         )
 
     def _wake_sequencer(self, service: str) -> None:
         self._sequencers[service].wake()
 
     def _wake_feeds(self, service: str) -> None:
-        for feed in self._feeds:
-            if feed.source == service:
-                feed.wake()
+        for reader in self._readers():
+            if reader.source == service:
+                reader.wake()
