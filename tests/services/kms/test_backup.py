@@ -36,8 +36,15 @@ from lamassu.services.kms.model import MadeKey, PrivateKey, WrappedKey
 from lamassu.services.kms.ports import EngineDown, EngineLimits
 from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases import KmsService
-from lamassu.services.kms.usecases.backup import Rehearsal, Restoration, read_backup
+from lamassu.services.kms.usecases.backup import (
+    Rehearsal,
+    Restoration,
+    read_backup,
+    restore_backup,
+)
+from lamassu.services.kms.usecases.guard import GuardedEngine
 from lamassu.services.kms.usecases.private_keys import spki_of
+from lamassu.services.kms.usecases.prove_copy import prove_copy
 
 from .conftest import ALICE, P256, SECRET, Records
 
@@ -589,6 +596,45 @@ async def test_a_restore_and_a_rehearsal_at_once_lose_no_key(place: Place) -> No
         found = await place.storage.find(key.key_id)
         assert found is not None
         assert key.key_id in {"hsm": place.hsm, "spare": place.spare}[found.engine_id].keys
+
+
+async def test_a_rehearsal_inside_a_restore_takes_no_key_from_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole of it between the key's coming in and its row's switch."""
+    key = await place.make()
+    file = await place.back_up()
+    other = place.restarted()
+
+    async def interrupted(key: Key, engine: GuardedEngine) -> None:
+        await prove_copy(key, engine)
+        place.spare.keys.clear()  # the rehearsal looked before the key came in
+        assert (await place.rehearse(file)).passed
+
+    with monkeypatch.context() as between:
+        between.setattr(f"{restore_backup.__name__}.prove_copy", interrupted)
+        with pytest.raises(Conflict) as raised:
+            await other.backups.restore(
+                file, "spare", secret=MAC_SECRET, production=False, caller=ALICE, tell=_quiet
+            )
+
+    assert raised.value.code == "rehearsal_in_progress"
+    assert await place.where([key]) == ["hsm"]
+    await place.restore(file)
+    assert await place.where([key]) == ["spare"]
+    assert key.key_id in place.spare.keys
+
+
+async def test_a_key_on_its_way_is_not_rehearsed_into_its_new_engine(place: Place) -> None:
+    key = await place.make()
+    file = await place.back_up()
+    async with place.storage.unit() as unit:
+        await unit.save_move(KeyMove(key.key_id, "hsm", "spare", MoveStep.COPYING, key.created_at))
+
+    with pytest.raises(Conflict) as raised:
+        await place.rehearse(file)
+
+    assert raised.value.code == "move_in_progress"
 
 
 async def test_a_rehearsal_with_the_database_of_before_the_backup_is_kept(

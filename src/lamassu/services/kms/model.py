@@ -133,6 +133,15 @@ class BackupRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Rehearsals:
+    """How often a key's backup was rehearsed in one engine, and whether that has not ended: a
+    copy may be there then, which is going to be removed."""
+
+    number: int = 0
+    under_way: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FoundKey:
     """A key that an engine has and nobody claimed; `name` is what it was called before, if that
     was not its id."""
@@ -158,7 +167,7 @@ class NewKey:
 class ImportedKey:
     """A private key that an API caller sends to be kept; `name` may be empty."""
 
-    private_key: bytes = field(repr=False)  # PEM
+    private_key: bytes = field(repr=False)  # PEM or DER
     name: str = ""
     engine_id: str | None = None
     tags: Sequence[str] = ()

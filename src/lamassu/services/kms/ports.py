@@ -18,6 +18,7 @@ from lamassu.services.kms.model import (
     KeyCounts,
     MadeKey,
     PrivateKey,
+    Rehearsals,
     WrappedKey,
 )
 
@@ -236,12 +237,16 @@ class KeyUnit(Protocol):
         """Forget a move."""
         ...
 
+    async def find_move(self, key_id: str) -> KeyMove | None:
+        """The move of a locked key that has begun and not ended."""
+        ...
+
     async def save_backup(self, record: BackupRecord) -> None:
         """Remember a backup, or what is known of one since."""
         ...
 
-    async def rehearses(self, key_id: str, engine_id: str) -> bool:
-        """Whether a rehearsal may have a copy of a locked key in this engine."""
+    async def rehearsals_of(self, key_id: str, engine_id: str) -> Rehearsals:
+        """The rehearsals of a locked key in this engine."""
         ...
 
     async def begin_rehearsal(self, key_id: str, engine_id: str) -> None:
@@ -249,7 +254,7 @@ class KeyUnit(Protocol):
         ...
 
     async def end_rehearsal(self, key_id: str, engine_id: str) -> None:
-        """Take back what `begin_rehearsal` noted."""
+        """Note that the copy is gone."""
         ...
 
     async def delete(self, key: Key) -> None:

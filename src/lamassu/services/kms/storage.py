@@ -52,7 +52,7 @@ from lamassu.services.kms.contract import (
     KeySpec,
     MoveStep,
 )
-from lamassu.services.kms.model import BackupRecord, KeyCounts
+from lamassu.services.kms.model import BackupRecord, KeyCounts, Rehearsals
 from lamassu.services.kms.ports import KeyUnit
 from lamassu.services.kms.usecases.key_document import public_key_text
 
@@ -131,12 +131,15 @@ backups = Table(
     Column("rehearsed_at", UtcDateTime),
     Column("rehearsed_in", Text, nullable=False),
 )
-# Copies that a rehearsal may have put into an engine, and has to remove again.
+# Copies that a rehearsal may have put into an engine and has to remove again, while it is under
+# way; and how many there were.
 rehearsals = Table(
     "kms_rehearsals",
     metadata,
     Column("key_id", Text, ForeignKey("kms_keys.key_id", ondelete="CASCADE"), primary_key=True),
     Column("engine_id", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("under_way", Boolean, nullable=False),
 )
 
 COLUMNS: Mapping[str, ColumnElement[object]] = {
@@ -205,9 +208,7 @@ class KmsStorage:
 
     async def find_move(self, key_id: str) -> KeyMove | None:
         async with self._database.reading(SERVICE) as connection:
-            query = select(moves).where(moves.c.key_id == key_id)
-            row = (await connection.execute(query)).one_or_none()
-        return None if row is None else _move(row)
+            return await _move_of(connection, key_id)
 
     async def moves(self) -> Sequence[KeyMove]:
         async with self._database.reading(SERVICE) as connection:
@@ -233,7 +234,11 @@ class KmsStorage:
         return held
 
     async def rehearsals(self) -> Mapping[str, int]:
-        query = select(rehearsals.c.engine_id, func.count()).group_by(rehearsals.c.engine_id)
+        query = (
+            select(rehearsals.c.engine_id, func.count())
+            .where(rehearsals.c.under_way)
+            .group_by(rehearsals.c.engine_id)
+        )
         async with self._database.reading(SERVICE) as connection:
             return {row[0]: row[1] for row in await connection.execute(query)}
 
@@ -330,6 +335,9 @@ class _SqlKeyUnit(ServiceUnit):
     async def end_move(self, key_id: str) -> None:
         await self._connection.execute(delete(moves).where(moves.c.key_id == key_id))
 
+    async def find_move(self, key_id: str) -> KeyMove | None:
+        return await _move_of(self._connection, key_id)
+
     async def save_backup(self, record: BackupRecord) -> None:
         await self._connection.execute(delete(backups).where(backups.c.id == record.id))
         await self._connection.execute(
@@ -344,17 +352,25 @@ class _SqlKeyUnit(ServiceUnit):
             )
         )
 
-    async def rehearses(self, key_id: str, engine_id: str) -> bool:
-        query = select(rehearsals.c.key_id).where(_of_rehearsal(key_id, engine_id))
-        return (await self._connection.execute(query)).one_or_none() is not None
+    async def rehearsals_of(self, key_id: str, engine_id: str) -> Rehearsals:
+        query = select(rehearsals.c.number, rehearsals.c.under_way)
+        found = await self._connection.execute(query.where(_of_rehearsal(key_id, engine_id)))
+        row = found.one_or_none()
+        return Rehearsals() if row is None else Rehearsals(row.number, row.under_way)
 
     async def begin_rehearsal(self, key_id: str, engine_id: str) -> None:
-        await self.end_rehearsal(key_id, engine_id)
-        row = {"key_id": key_id, "engine_id": engine_id}
-        await self._connection.execute(insert(rehearsals).values(row))
+        held = await self.rehearsals_of(key_id, engine_id)
+        place = _of_rehearsal(key_id, engine_id)
+        await self._connection.execute(delete(rehearsals).where(place))
+        await self._connection.execute(
+            insert(rehearsals).values(
+                key_id=key_id, engine_id=engine_id, number=held.number + 1, under_way=True
+            )
+        )
 
     async def end_rehearsal(self, key_id: str, engine_id: str) -> None:
-        await self._connection.execute(delete(rehearsals).where(_of_rehearsal(key_id, engine_id)))
+        place = _of_rehearsal(key_id, engine_id)
+        await self._connection.execute(update(rehearsals).where(place).values(under_way=False))
 
     async def delete(self, key: Key) -> None:
         for table in (aliases, bindings, moves, rehearsals, keys):
@@ -458,6 +474,11 @@ def _backup(row: Row[Any]) -> BackupRecord:
         rehearsed_at=row.rehearsed_at,
         rehearsed_in=row.rehearsed_in,
     )
+
+
+async def _move_of(connection: AsyncConnection, key_id: str) -> KeyMove | None:
+    row = (await connection.execute(select(moves).where(moves.c.key_id == key_id))).one_or_none()
+    return None if row is None else _move(row)
 
 
 def _move(row: Row[Any]) -> KeyMove:

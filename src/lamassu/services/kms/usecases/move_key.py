@@ -130,6 +130,13 @@ class KeyMoving:
         async with self._storage.unit() as unit:
             if await unit.lock(plan.key_id) is None:
                 raise rules.key_not_found()
+            if (await unit.rehearsals_of(plan.key_id, plan.target)).under_way:
+                raise Conflict(
+                    f"a rehearsal uses engine {plan.target} and will remove its copy of this key;"
+                    " run the rehearsal to its end, then move the key",
+                    code="rehearsal_in_progress",
+                    field="engine_id",
+                )
             await unit.save_move(begun)
             unit.audit(
                 AuditRecord("kms.move.begin", f"kms/{plan.key_id}", caller, detail=_detail(plan))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from lamassu.kernel.errors import LamassuError, RuleViolation, Unavailable
+from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.kms import rules
@@ -123,20 +123,26 @@ class BackupRehearsing:
             if current is None:
                 raise rules.key_not_found()
             _check_scratch(current, scratch_id)  # a restore may have come between
+            if await unit.find_move(key.key_id) is not None:
+                raise Conflict(
+                    f"key {key.name or key.key_id} is on its way to another engine; end that move"
+                    " first",
+                    code="move_in_progress",
+                )
             await unit.begin_rehearsal(key.key_id, scratch_id)
 
     async def _remove_leftover(self, key: Key, scratch: GuardedEngine) -> None:
         async with self._storage.unit() as unit:
-            left = await unit.rehearses(key.key_id, scratch.id)
-        if left:
+            left = await unit.rehearsals_of(key.key_id, scratch.id)
+        if left.under_way:
             await self._remove(key, scratch)
 
     async def _remove(self, key: Key, scratch: GuardedEngine) -> None:
         """While it is noted no restore switches the key to this engine, so it is a copy."""
         async with self._storage.unit() as unit:
             current = await unit.lock(key.key_id)
-            noted = await unit.rehearses(key.key_id, scratch.id)
-        if noted and (current is None or current.engine_id != scratch.id):
+            noted = await unit.rehearsals_of(key.key_id, scratch.id)
+        if noted.under_way and (current is None or current.engine_id != scratch.id):
             await scratch.delete(key.key_id)
         async with self._storage.unit() as unit:
             await unit.end_rehearsal(key.key_id, scratch.id)

@@ -15,7 +15,7 @@ from lamassu.kernel.records import AuditRecord, Event, Json
 from lamassu.services.kms import rules
 from lamassu.services.kms.contract import Key
 from lamassu.services.kms.model import BackedUpKey, KeyBackup
-from lamassu.services.kms.ports import KeyStorage
+from lamassu.services.kms.ports import KeyStorage, KeyUnit
 from lamassu.services.kms.usecases.backup.ways import check_wraps
 from lamassu.services.kms.usecases.engines import EngineDirectory
 from lamassu.services.kms.usecases.guard import GuardedEngine
@@ -82,23 +82,26 @@ class BackupRestoring:
         restored: list[Restored] = []
         for number, (key, held) in enumerate(fitting, 1):
             tell(f"restoring {number} of {len(fitting)}: {key.name or key.key_id}")
+            async with self._storage.unit() as unit:
+                rehearsed = await _rehearsed(unit, key.key_id, target_id)
             await bring_in(key, held, target)
             await prove_copy(key, target)
-            restored.append(await self._switch(key.key_id, target_id, backup, caller))
+            restored.append(await self._switch(key.key_id, target_id, rehearsed, backup, caller))
         return Restoration(restored, unknown)
 
     async def _switch(
-        self, key_id: str, engine_id: str, backup: KeyBackup, caller: Caller
+        self, key_id: str, engine_id: str, rehearsed: int, backup: KeyBackup, caller: Caller
     ) -> Restored:
+        """`rehearsed` is what `_rehearsed` said before the key was brought in."""
         subject = f"kms/{key_id}"
         async with self._storage.unit() as unit:
             key = await unit.lock(key_id)
             if key is None:
                 raise rules.key_not_found()
-            if await unit.rehearses(key_id, engine_id):
+            if await _rehearsed(unit, key_id, engine_id) != rehearsed:
                 raise Conflict(
-                    f"a rehearsal uses engine {engine_id}, or was cut off there and will remove"
-                    " its copies; run the rehearsal to its end, then restore",
+                    f"a rehearsal in engine {engine_id} came between and removed its copy; restore"
+                    " again",
                     code="rehearsal_in_progress",
                 )
             restored = key
@@ -115,6 +118,19 @@ class BackupRestoring:
             detail = {"from": key.engine_id, "to": engine_id, "backup": backup.id}
             unit.audit(AuditRecord("kms.restore", subject, caller, detail=detail))
         return Restored(restored, key.engine_id)
+
+
+async def _rehearsed(unit: KeyUnit, key_id: str, engine_id: str) -> int:
+    """How many rehearsals of this key there were in the engine; `Conflict` while there is one."""
+    await unit.lock(key_id)
+    rehearsals = await unit.rehearsals_of(key_id, engine_id)
+    if rehearsals.under_way:
+        raise Conflict(
+            f"a rehearsal uses engine {engine_id}, or was cut off there and will remove"
+            " its copies; run the rehearsal to its end, then restore",
+            code="rehearsal_in_progress",
+        )
+    return rehearsals.number
 
 
 async def fitting_keys(
