@@ -37,7 +37,8 @@ class NewCertificate:
 
     `csr_der` is empty where there was no CSR (a CA's own certificate). `awaits_binding` is
     true for a device's certificate until somebody saw it in its slot; `seen_bound` is of one
-    that was in its slot before it came here.
+    that was in its slot before it came here. `reissued_from` is the serial number of the CA's
+    certificate that it follows.
     """
 
     certificate: Certificate
@@ -47,6 +48,7 @@ class NewCertificate:
     owner: str = ""
     device_id: str = ""
     seen_bound: bool = False
+    reissued_from: str | None = None
 
     @property
     def awaits_binding(self) -> bool:
@@ -147,25 +149,55 @@ class StatusChange:
     reason: RevocationReason = RevocationReason.UNSPECIFIED
 
 
+class JobKind(StrEnum):
+    """What a job does to the certificates of its CAs."""
+
+    REVOKE = "REVOKE"
+    DELETE = "DELETE"
+
+
 class JobStatus(StrEnum):
-    """Of a cascade."""
+    """`RUNNING`: rows are being written. `ANNOUNCING`: they all are, and whoever follows single
+    certificates is being told, at a pace that they can keep."""
 
     PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    ANNOUNCING = "ANNOUNCING"
     DONE = "DONE"
 
 
 @dataclass(frozen=True, slots=True)
+class JobPlace:
+    """How far a job has come: which of its CAs, at which of its steps, after which serial
+    number; `found` is what this pass over all of them has changed so far."""
+
+    ca: int = 0
+    step: int = 0
+    after: str = ""
+    found: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class CascadeJob:
-    """Revoke what the CAs of a revoked subtree issued. Its progress is in the rows themselves:
-    whatever is still unrevoked is still to do, so that a restart needs no memory."""
+    """Revoke, or delete, what the CAs of a revoked subtree issued. Its progress is committed
+    with the rows, so that a restart goes on where it was.
+
+    `total` is `None` until it was counted, `done` counts certificates written, `announced`
+    those of which others were told.
+    """
 
     id: str
     ca_ids: Sequence[str]
     revoked_at: datetime
     caller: Caller
     created_at: datetime
+    kind: JobKind = JobKind.REVOKE
     status: JobStatus = JobStatus.PENDING
     done_at: datetime | None = None
+    total: int | None = None
+    done: int = 0
+    announced: int = 0
+    place: JobPlace | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
@@ -28,15 +29,24 @@ from lamassu.services.ca.contract import (
     Verdict,
     Vote,
 )
-from lamassu.services.ca.model import CascadeJob, JobStatus, NewCertificate
-from lamassu.services.ca.rules.metadata import rendered, users_own
+from lamassu.services.ca.model import (
+    CascadeJob,
+    JobKind,
+    JobPlace,
+    JobStatus,
+    NewCertificate,
+)
+from lamassu.services.ca.rules.expiry import next_alert
+from lamassu.services.ca.rules.metadata import Reissue, rendered, users_own
 from lamassu.services.ca.storage import tables
 
 AnyRow = Row[Any]
 _SUBJECT = [field.name for field in fields(Subject)]
 
 CERTIFICATE_COLUMNS = [
-    column for column in tables.certificates.c if column.name not in ("csr", "request_key")
+    column
+    for column in tables.certificates.c
+    if column.name not in ("csr", "request_key", "alert_at")
 ]
 # Beside a certificate's columns, some of which have the same names.
 CA_COLUMNS = [column.label(f"ca_{column.name}") for column in tables.cas.c]
@@ -66,7 +76,12 @@ def certificate_of(row: AnyRow) -> Certificate:
         extended_key_usages=tuple(row.extended_key_usages),
         revocation_time=row.revocation_time,
         revocation_reason=RevocationReason(row.revocation_reason),
-        metadata=rendered(row.metadata, owner=row.owner, device_id=row.device_id),
+        metadata=rendered(
+            row.metadata,
+            owner=row.owner,
+            device_id=row.device_id,
+            reissue=Reissue(row.reissued_from, row.reissued_as, row.reissued_at),
+        ),
         version=row.version,
     )
 
@@ -99,6 +114,9 @@ def values_of_new(new: NewCertificate) -> dict[str, object]:
         "awaits_binding": new.awaits_binding,
         "request_key": new.request_key,
         "created_at": new.created_at,
+        "reissued_as": None,
+        "reissued_at": None,
+        "reissued_from": new.reissued_from,
         **changeable_of(certificate),
     }
 
@@ -111,8 +129,16 @@ def changeable_of(certificate: Certificate) -> dict[str, object]:
         "revocation_time": certificate.revocation_time,
         "revocation_reason": certificate.revocation_reason.value,
         "metadata": users_own(certificate.metadata),
+        "alert_at": _alert(certificate, certificate.metadata),
         "version": certificate.version,
     }
+
+
+def _alert(certificate: Certificate, metadata: Mapping[str, Json]) -> datetime | None:
+    """When somebody is to be told of its end: of no certificate that is not in use."""
+    if certificate.stored_status is not CertificateStatus.ACTIVE:
+        return None
+    return next_alert(metadata, certificate.not_after)
 
 
 def authority_of(row: AnyRow) -> CertificationAuthority:
@@ -125,7 +151,7 @@ def authority_of(row: AnyRow) -> CertificationAuthority:
         parent_id=row.ca_parent_id,
         profile_id=row.ca_profile_id,
         created_at=row.ca_created_at,
-        metadata=row.ca_metadata,
+        metadata=rendered(row.ca_metadata, reissue=Reissue(row.reissued_from)),
         revoked_by=row.ca_revoked_by,
         approvals=policy_of(row.ca_approvals),
         successor_id=row.ca_successor_id,
@@ -153,6 +179,7 @@ def changeable_of_ca(authority: CertificationAuthority) -> dict[str, object]:
         "serial_number": authority.certificate.serial_number,
         "profile_id": authority.profile_id,
         "metadata": users_own(authority.metadata),
+        "alert_at": _alert(authority.certificate, authority.metadata),
         "revoked_by": authority.revoked_by,
         "successor_id": authority.successor_id,
         "approvals": _policy(authority.approvals) if authority.approvals else None,
@@ -214,8 +241,13 @@ def job_of(row: AnyRow) -> CascadeJob:
             caller["address"],
         ),
         created_at=row.created_at,
+        kind=JobKind(row.kind or JobKind.REVOKE),
         status=JobStatus(row.status),
         done_at=row.done_at,
+        total=row.total,
+        done=row.done or 0,
+        announced=row.announced or 0,
+        place=_place(row.place),
     )
 
 
@@ -232,9 +264,26 @@ def values_of_job(job: CascadeJob) -> dict[str, object]:
             "address": job.caller.address,
         },
         "created_at": job.created_at,
+        "kind": job.kind.value,
+        **changeable_of_job(job),
+    }
+
+
+def changeable_of_job(job: CascadeJob) -> dict[str, object]:
+    """What of a job changes as it goes on."""
+    place = job.place
+    return {
         "status": job.status.value,
         "done_at": job.done_at,
+        "total": job.total,
+        "done": job.done,
+        "announced": job.announced,
+        "place": json.dumps([place.ca, place.step, place.after, place.found]) if place else None,
     }
+
+
+def _place(stored: str | None) -> JobPlace | None:
+    return JobPlace(*json.loads(stored)) if stored is not None else None
 
 
 def policy_of(stored: Mapping[str, Any] | None) -> ApprovalPolicy | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
 
 from lamassu.platform.database.types import (
+    BigInteger,
     Boolean,
     Integer,
     JsonDocument,
@@ -48,8 +49,13 @@ certificates = Table(
     Column("request_key", Text),
     Column("created_at", UtcDateTime, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("reissued_as", Text),  # of a CA's certificate: the serial number that followed it
+    Column("reissued_at", UtcDateTime),
+    Column("reissued_from", Text),
+    Column("alert_at", UtcDateTime),  # when the next of its expiration deltas is due
     UniqueConstraint("request_key", name="uq_ca_certificates_request_key"),
-    Index("ix_ca_certificates_issuer_status", "issuer_ca_id", "status"),
+    # in order of serial numbers: what walks a CA's certificates, a CRL or a job, need not sort
+    Index("ix_ca_certificates_issuer_status", "issuer_ca_id", "status", "serial_number"),
     Index("ix_ca_certificates_not_after", "not_after"),
     Index("ix_ca_certificates_common_name", "common_name"),
     Index("ix_ca_certificates_subject_key_id", "subject_key_id"),
@@ -58,6 +64,12 @@ certificates = Table(
         "created_at",
         postgresql_where=text("awaits_binding"),
         sqlite_where=text("awaits_binding = 1"),
+    ),
+    Index(
+        "ix_ca_certificates_alert_at",
+        "alert_at",
+        postgresql_where=text("alert_at IS NOT NULL"),
+        sqlite_where=text("alert_at IS NOT NULL"),
     ),
 )
 
@@ -77,11 +89,18 @@ cas = Table(
     Column("approvals", JsonDocument),
     Column("successor_id", Text),
     Column("lineage_id", Text),  # of the first generation; absent for a first generation
+    Column("alert_at", UtcDateTime),  # when the next of its expiration deltas is due
     UniqueConstraint("serial_number", name="uq_ca_cas_serial_number"),
     UniqueConstraint("successor_id", name="uq_ca_cas_successor_id"),
     Index("ix_ca_cas_lineage_id", "lineage_id"),
     Index("ix_ca_cas_parent_id", "parent_id"),
     Index("ix_ca_cas_profile_id", "profile_id"),
+    Index(
+        "ix_ca_cas_alert_at",
+        "alert_at",
+        postgresql_where=text("alert_at IS NOT NULL"),
+        sqlite_where=text("alert_at IS NOT NULL"),
+    ),
 )
 
 profiles = Table(
@@ -103,7 +122,32 @@ jobs = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("status", Text, nullable=False),
     Column("done_at", UtcDateTime),
+    Column("kind", Text),
+    Column("total", BigInteger),  # absent until it was counted
+    Column("done", BigInteger),
+    Column("announced", BigInteger),
+    Column("place", Text),  # how far it has come, in words of its own
     Index("ix_ca_jobs_status", "status", "created_at"),
+)
+
+# What a job's certificates were before it, where they were not active.
+job_exceptions = Table(
+    "ca_job_exceptions",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("serial_number", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("revocation_time", UtcDateTime),
+    Column("revocation_reason", Text, nullable=False),
+)
+
+# How far the expiry monitor has come: all that ended before was told of.
+watermarks = Table(
+    "ca_watermarks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("reached", UtcDateTime, nullable=False),
+    Column("serial_number", Text, nullable=False),
 )
 
 awaited = Table(
