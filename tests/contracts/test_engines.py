@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,7 +33,6 @@ from lamassu.services.kms.contract import (
     KeyPurpose,
     KeySpec,
     MessageType,
-    engine_document,
 )
 from lamassu.services.kms.model import SCHEMES, ImportedKey, MadeKey, NewKey, SignatureScheme
 from lamassu.services.kms.ports import CryptoEngine, GivesOutKeys, TakesInKeys
@@ -44,6 +42,7 @@ from lamassu.services.kms.usecases.adopt_keys import Adopting
 from lamassu.services.kms.usecases.guard import GuardedEngine
 from lamassu.services.kms.usecases.sign_message import Message
 from lamassu.services.kms.usecases.signatures import signature_holds, signature_over
+from lamassu.services.kms.wire import EngineAnswer
 from tests.support.databases import DatabaseFactory, Templates
 from tests.support.engines import KINDS, ComponentMissing, Stand
 from tests.support.missing import missing_component
@@ -390,7 +389,7 @@ async def test_what_an_engine_tells_of_itself_is_no_path_and_no_setting(
     bench: Bench, kms: KmsService
 ) -> None:
     [engine] = await kms.engines()
-    shown = json.dumps(engine_document(engine))
+    shown = EngineAnswer.of(engine).model_dump_json()
 
     for secret in bench.stand.environment.values():
         assert len(secret) < 8 or secret not in shown

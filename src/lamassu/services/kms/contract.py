@@ -124,23 +124,6 @@ class Engine:
     for_ca_keys: bool = True
 
 
-def engine_document(engine: Engine) -> dict[str, Json]:
-    """The wire's Engine, as the KMS and the CA show it (decision 12)."""
-    return {
-        "type": engine.type,
-        "security_level": engine.security_level,
-        "provider": engine.provider,
-        "name": engine.name,
-        "metadata": dict(engine.metadata),
-        "supported_key_types": [
-            {"type": algorithm.value, "sizes": list(sizes)}
-            for algorithm, sizes in engine.supported.items()
-        ],
-        "id": engine.id,
-        "default": engine.default,
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
     """`problem` is empty when the engine can be used; else why not and what to do, for people,

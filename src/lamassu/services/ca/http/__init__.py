@@ -5,6 +5,7 @@ from __future__ import annotations
 from lamassu.platform.http import Route
 from lamassu.services.ca.http.approvals import approval_routes
 from lamassu.services.ca.http.authorities import authority_routes
+from lamassu.services.ca.http.ca_keys import ca_key_routes
 from lamassu.services.ca.http.certificates import certificate_routes
 from lamassu.services.ca.http.external import external_routes
 from lamassu.services.ca.http.profiles import profile_routes
@@ -16,6 +17,7 @@ def routes(service: CaService) -> list[Route]:
     return [
         *external_routes(service),
         *authority_routes(service),
+        *ca_key_routes(service),
         *certificate_routes(service),
         *profile_routes(service),
         *approval_routes(service),

@@ -233,23 +233,6 @@ class ValidAnswer(Answer):
     valid: bool
 
 
-class SupportedKeysAnswer(Answer):
-    """An algorithm and its sizes in bits."""
-
-    type: str
-    sizes: list[int]
-
-
-class KeyMoveAnswer(Answer):
-    """A move of a key from one engine to another; `step` is PLANNED, COPYING or
-    SWITCHED for one that has not ended, and DONE."""
-
-    key_id: str
-    source: str
-    target: str
-    step: str
-
-
 class RekeyPlanAnswer(Answer):
     """What a rekey would make: a CA `new_id` and two certificates across, nothing of it yet."""
 
@@ -260,19 +243,6 @@ class RekeyPlanAnswer(Answer):
     signed_by: str
     valid_to: str
     cross_certificates_valid_to: str
-
-
-class EngineAnswer(Answer):
-    """A crypto engine."""
-
-    type: str
-    security_level: int
-    provider: str
-    name: str
-    metadata: _Object
-    supported_key_types: list[SupportedKeysAnswer]
-    id: str
-    default: bool
 
 
 class CasStatsAnswer(Answer):

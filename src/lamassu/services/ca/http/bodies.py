@@ -339,15 +339,6 @@ class ProfileIdBody(WireModel):
     profile_id: str
 
 
-class MoveKeyBody(WireModel):
-    """The engine that a key moves to; with `dry_run` it is only said what would be done."""
-
-    missing_text = MISSING
-
-    engine_id: str
-    dry_run: bool = False
-
-
 class RekeyBody(WireModel):
     """Where a CA's next key is made, and of which kind (the present one's, if left out)."""
 

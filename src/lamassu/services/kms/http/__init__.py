@@ -9,15 +9,12 @@ from lamassu.platform.http import Access, Call, Route, json_answer, page_answer
 from lamassu.platform.http.authorization import check_may
 from lamassu.platform.http.wire import JsonPatches
 from lamassu.services.kms import rules
-from lamassu.services.kms.contract import Key, KeyOrigin, KeyPurpose, engine_document
+from lamassu.services.kms.contract import Key, KeyOrigin, KeyPurpose
 from lamassu.services.kms.http.bodies import (
     CreateKey,
-    EngineAnswer,
     ImportKey,
     KeyAnswer,
-    KeyMoveAnswer,
     KeyPage,
-    MoveKey,
     PutName,
     PutTags,
     SignatureAnswer,
@@ -36,6 +33,7 @@ from lamassu.services.kms.usecases.describe_key import (
     with_metadata_patched,
 )
 from lamassu.services.kms.usecases.key_document import key_document
+from lamassu.services.kms.wire import EngineAnswer, KeyMoveAnswer, MoveKey
 
 MESSAGE_FIELDS_NOTE = "message_type is raw (we hash) or hash (the message is the digest)."
 CA_KEY_ACCESS = Access.action("ca-key:sign")
@@ -123,6 +121,14 @@ def routes(kms: KmsService) -> list[Route]:
             summary="Get a key by id, alias or PKCS#11 URI",
             answer=KeyAnswer,
         ),
+        *_one_key_routes(handlers, one),
+        *_description_routes(handlers, one),
+    ]
+
+
+def _one_key_routes(handlers: _Handlers, one: str) -> list[Route]:
+    """What is done with a key, and to it."""
+    return [
         Route(
             method="DELETE",
             path=one,
@@ -165,7 +171,6 @@ def routes(kms: KmsService) -> list[Route]:
             body=MoveKey,
             answer=KeyMoveAnswer,
         ),
-        *_description_routes(handlers, one),
     ]
 
 
@@ -221,7 +226,7 @@ class _Handlers:
 
     async def engines(self, call: Call) -> Response:
         engines = await self._kms.engines()
-        return json_answer([EngineAnswer.model_validate(engine_document(e)) for e in engines])
+        return json_answer([EngineAnswer.of(e) for e in engines])
 
     async def list(self, call: Call) -> Response:
         return page_answer(call, await self._kms.list_keys(call.listing), _answer)
@@ -273,11 +278,13 @@ class _Handlers:
         rules.check_moves_alone(key)
         if body.dry_run:
             plan = await self._kms.plan_move(key.key_id, body.engine_id, purpose=key.purpose)
-            return json_answer(_move(key, plan.source, plan.target, plan.step.value))
+            return json_answer(KeyMoveAnswer.planned(plan))
         moved = await self._kms.move(
             key.key_id, body.engine_id, purpose=key.purpose, caller=call.caller
         )
-        return json_answer(_move(key, key.engine_id, moved.engine_id, "DONE"))
+        return json_answer(
+            KeyMoveAnswer.done(key.key_id, source=key.engine_id, target=moved.engine_id)
+        )
 
     async def rename(self, call: Call) -> Response:
         return await self._describe(call, "kms.name.update", renamed(call.decoded(PutName).name))
@@ -298,10 +305,6 @@ class _Handlers:
             call.path["id"], event_type, change, caller=call.caller
         )
         return json_answer(_answer(key))
-
-
-def _move(key: Key, source: str, target: str, step: str) -> KeyMoveAnswer:
-    return KeyMoveAnswer(key_id=key.key_id, source=source, target=target, step=step)
 
 
 def _answer(key: Key) -> KeyAnswer:

@@ -9,8 +9,7 @@ from lamassu.platform.http.wire import FreeForm, WireBase64
 from lamassu.services.kms.contract import KeyAlgorithm, KeySpec, MessageType
 from lamassu.services.kms.model import ImportedKey, NewKey
 from lamassu.services.kms.usecases.sign_message import Message
-
-MISSING = "struct validation error"
+from lamassu.services.kms.wire import MISSING
 
 
 class CreateKey(WireModel):
@@ -127,26 +126,6 @@ class StatsAnswer(BaseModel):
     keys_distribution_per_algorithm: dict[str, int]
 
 
-class SupportedKeys(BaseModel):
-    """An algorithm and its sizes in bits."""
-
-    type: str
-    sizes: list[int]
-
-
-class EngineAnswer(BaseModel):
-    """A crypto engine."""
-
-    type: str
-    security_level: int
-    provider: str
-    name: str
-    metadata: dict[str, JsonValue]
-    supported_key_types: list[SupportedKeys]
-    id: str
-    default: bool
-
-
 class SignatureAnswer(BaseModel):
     """A signature."""
 
@@ -163,22 +142,3 @@ class StatusAnswer(BaseModel):
     """What became of it."""
 
     status: str
-
-
-class MoveKey(WireModel):
-    """The engine that a key moves to; with `dry_run` it is only said what would be done."""
-
-    missing_text = MISSING
-
-    engine_id: str
-    dry_run: bool = False
-
-
-class KeyMoveAnswer(BaseModel):
-    """A move of a key from one engine to another; `step` is PLANNED, COPYING or SWITCHED for one
-    that has not ended, and DONE."""
-
-    key_id: str
-    source: str
-    target: str
-    step: str
