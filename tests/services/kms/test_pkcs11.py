@@ -612,6 +612,28 @@ def test_many_threads_and_two_tokens_behind_one_library_at_once(hsm: SoftHsm) ->
         engine.close()
 
 
+def test_keys_are_made_while_others_look_for_keys(token: Token) -> None:
+    """SoftHSM's store is not made for that: without our turns keys fail within seconds."""
+    engine = token.engine()
+    engine.check()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            engine.delete("ab" * 32)  # looks for a key that is not there
+
+    others = [threading.Thread(target=look) for _ in range(3)]
+    for thread in others:
+        thread.start()
+    try:
+        for _ in range(60):
+            engine.generate(P256, purpose=CA)
+    finally:
+        done.set()
+        for thread in others:
+            thread.join()
+
+
 def test_threads_are_inside_the_library_at_once(shimmed: ShimmedHsm) -> None:
     engine = shimmed.token().engine()
     key = engine.generate(P256, purpose=GENERAL)

@@ -257,8 +257,11 @@ def check_seat(seat: Seat) -> None:
     check_login(seat)
     # a small search also asks those tokens whose library answers the rest from memory
     wanted = {Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.LABEL: CHECK_LABEL}
-    for _ in seat.session.get_objects(wanted):
-        pass
+    with seat.connection.module.browsing.if_free() as free:
+        # a library at work for another thread is no sign of trouble, and may take long over a key
+        if free:
+            for _ in seat.session.get_objects(wanted):
+                pass
 
 
 @contextmanager

@@ -90,7 +90,7 @@ class Pkcs11Engine:
         )
 
     def generate(self, spec: KeySpec, *, purpose: KeyPurpose) -> MadeKey:
-        return self._link.run(lambda seat: self._generate(seat, spec, purpose))
+        return self._link.browse(lambda seat: self._generate(seat, spec, purpose))
 
     def take_in(self, key: PrivateKey, *, purpose: KeyPurpose) -> MadeKey:
         """Raises `RuleViolation`: `unsupported_key`, `key_not_importable`."""
@@ -98,13 +98,13 @@ class Pkcs11Engine:
         if kind is None:
             raise RuleViolation("a token holds no keys of this kind", code="unsupported_key")
         spec = KeySpec(*kind)
-        return self._link.run(lambda seat: self._take_in(seat, key, spec, purpose))
+        return self._link.browse(lambda seat: self._take_in(seat, key, spec, purpose))
 
     def private_key(self, key_id: str, *, purpose: KeyPurpose) -> PrivateKey:
         known = self._stand_ins.get((key_id, purpose))
         if known is not None:
             return known
-        pair = self._link.run(lambda seat: self._get(seat, key_id, purpose))
+        pair = self._link.browse(lambda seat: self._get(seat, key_id, purpose))
         found = objects.kind_of(load_der_public_key(pair.public_key))
         if found is None:
             raise Unavailable(f"key {key_id} is of a kind that is not used", code="key_damaged")
@@ -116,12 +116,12 @@ class Pkcs11Engine:
 
     def delete(self, key_id: str) -> None:
         self._forget(key_id)
-        self._link.run(lambda seat: _destroy(seat, key_id))
+        self._link.browse(lambda seat: _destroy(seat, key_id))
         self._forget(key_id)
 
     def key_ids(self, *, made_before: datetime) -> Sequence[str]:
         now = self._clock.now()
-        return self._link.run(
+        return self._link.browse(
             lambda seat: [
                 name.key_id
                 for name, day in objects.named_keys(seat.session)
@@ -130,11 +130,11 @@ class Pkcs11Engine:
         )
 
     def name_leftovers(self, *, purpose: KeyPurpose) -> Sequence[str]:
-        return self._link.run(lambda seat: name_leftovers(seat.session, purpose))
+        return self._link.browse(lambda seat: name_leftovers(seat.session, purpose))
 
     def set_aside(self, key_id: str) -> None:
         """Only its label says so: another installation that shares the token may need it."""
-        self._link.run(lambda seat: _relabel(seat, key_id, aside=True))
+        self._link.browse(lambda seat: _relabel(seat, key_id, aside=True))
 
     def check(self) -> None:
         self._link.check()
@@ -156,7 +156,8 @@ class Pkcs11Engine:
                 return signature_of(seat, key, recipe, data)
             except STALE:
                 del seat.keys[key_id]
-        key = handle_of(self._get(seat, key_id, purpose).private)
+        with seat.connection.module.browsing:
+            key = handle_of(self._get(seat, key_id, purpose).private)
         seat.remember(key_id, key)
         return signature_of(seat, key, recipe, data)
 

@@ -4,7 +4,9 @@
 ever call it; a library that believes it (SoftHSM does) crashes the process under two. So the
 library is initialised here instead, once per file and process, with `CKF_OS_LOCKING_OK`:
 `_ThreadedLibrary` takes the place of the binding's own `initialize`. A library that cannot lock
-by itself (`CKR_CANT_LOCK`) is called by one thread at a time, under `Module.calling`.
+by itself (`CKR_CANT_LOCK`) is called by one thread at a time, under `Module.calling`. SoftHSM
+locks its calls but not its store: there one thread at a time looks for objects or changes them,
+under `Module.browsing`, while others sign with keys that they found before.
 
 It is never finalised when the process ends: a daemon thread may still be inside it, and tokens
 notice by themselves that their client is gone.
@@ -15,8 +17,8 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 from weakref import WeakSet
@@ -43,24 +45,37 @@ CKU_SO = 0
 CKU_USER = 1
 USER_STATES: Final = frozenset({1, 3})  # CKS_RO_USER_FUNCTIONS, CKS_RW_USER_FUNCTIONS
 LONGEST_TURN = 10.0  # seconds
+SOFTHSM = "SoftHSM"  # what its library calls its manufacturer
 
 
-class _OneAtATime:
-    """A lock that is not waited for without end: who holds it may hang in the library."""
+class Turns:
+    """A lock that is not waited for without end, because who holds it may hang in the library;
+    none at all where the library needs none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, needed: bool) -> None:
         self._path = path
-        self._lock = threading.RLock()
+        self._lock = threading.RLock() if needed else None
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(timeout=LONGEST_TURN):
+        if self._lock is not None and not self._lock.acquire(timeout=LONGEST_TURN):
             raise EngineDown(
                 f"the library {self._path}, which serves one caller at a time, hangs",
                 code="module_hangs",
             )
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
+
+    @contextmanager
+    def if_free(self) -> Iterator[bool]:
+        """Takes the turn without waiting; says whether it was free."""
+        free = self._lock is None or self._lock.acquire(blocking=False)
+        try:
+            yield free
+        finally:
+            if free and self._lock is not None:
+                self._lock.release()
 
 
 class _ThreadedLibrary(_pkcs11.lib):
@@ -97,10 +112,10 @@ class Module:
         self.sign = Signing(self._functions)
         self._serialised = not self._initialize()
         self._started = True
-        self.calling: AbstractContextManager[object] = (
-            _OneAtATime(path) if self._serialised else nullcontext()
-        )
+        self.calling = Turns(path, needed=self._serialised)
         self.library = _ThreadedLibrary(str(path))
+        # SoftHSM 2.6: the making of an object fails when another thread's search meets it half made
+        self.browsing = Turns(path, needed=self.library.manufacturer_id.startswith(SOFTHSM))
         # one reference too many: the binding unloads the library of a collected object
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.library))
         self.connecting = threading.Lock()  # held while a token is looked for and logged in to

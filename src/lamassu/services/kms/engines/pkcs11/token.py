@@ -48,6 +48,15 @@ class TokenLink:
         """What the token said at the last connection, if there was one."""
         return self._facts
 
+    def browse(self, work: Callable[[Seat], T]) -> T:
+        """`run`, for work that looks for objects or changes them."""
+
+        def in_turn(seat: Seat) -> T:
+            with seat.connection.module.browsing:
+                return work(seat)
+
+        return self.run(in_turn)
+
     def run(self, work: Callable[[Seat], T]) -> T:
         """Do `work` with a session. If the token was lost, log in anew and do it once more.
 

@@ -84,12 +84,12 @@ class WrappingEngine(Pkcs11Engine):
 
     def wrap(self, key_id: str, *, purpose: KeyPurpose) -> WrappedKey:
         """Raises `RuleViolation`: `key_not_wrappable`; `NotFound` (`backup_key_missing`)."""
-        return self._link.run(lambda seat: self._wrap(seat, key_id, purpose))
+        return self._link.browse(lambda seat: self._wrap(seat, key_id, purpose))
 
     def unwrap(self, wrapped: WrappedKey, *, purpose: KeyPurpose) -> MadeKey:
         """Raises `RuleViolation`: `wrapped_key_invalid`, `backup_key_differs`,
         `unsupported_key`; `NotFound` (`backup_key_missing`)."""
-        return self._link.run(lambda seat: self._unwrap(seat, wrapped, purpose))
+        return self._link.browse(lambda seat: self._unwrap(seat, wrapped, purpose))
 
     def keep_wrapping_key(self, components: Sequence[bytes], *, security_officer_pin: bytes) -> str:
         """Raises `RuleViolation` (`bad_components`), `Conflict` (`backup_key_exists`)."""
@@ -100,7 +100,7 @@ class WrappingEngine(Pkcs11Engine):
     def keep_unwrapping_key(self, components: Sequence[bytes]) -> str:
         """Raises `RuleViolation` (`bad_components`), `Conflict` (`backup_key_exists`)."""
         template = _template(join(components), self._backup_key, wraps=False)
-        return self._link.run(lambda seat: _keep(seat.session, self._backup_key, template))
+        return self._link.browse(lambda seat: _keep(seat.session, self._backup_key, template))
 
     def _wrap(self, seat: Seat, key_id: str, purpose: KeyPurpose) -> WrappedKey:
         pair = self._get(seat, key_id, purpose)
