@@ -38,7 +38,8 @@ class NewCertificate:
     `csr_der` is empty where there was no CSR (a CA's own certificate). `awaits_binding` is
     true for a device's certificate until somebody saw it in its slot; `seen_bound` is of one
     that was in its slot before it came here. `reissued_from` is the serial number of the CA's
-    certificate that it follows.
+    certificate that it follows. `profile_id` names the stored profile that decided what it
+    contains, if one did.
     """
 
     certificate: Certificate
@@ -49,6 +50,7 @@ class NewCertificate:
     device_id: str = ""
     seen_bound: bool = False
     reissued_from: str | None = None
+    profile_id: str = ""
 
     @property
     def awaits_binding(self) -> bool:

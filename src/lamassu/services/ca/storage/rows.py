@@ -46,7 +46,7 @@ _SUBJECT = [field.name for field in fields(Subject)]
 CERTIFICATE_COLUMNS = [
     column
     for column in tables.certificates.c
-    if column.name not in ("csr", "request_key", "alert_at")
+    if column.name not in ("csr", "request_key", "alert_at", "profile_id")
 ]
 # Beside a certificate's columns, some of which have the same names.
 CA_COLUMNS = [column.label(f"ca_{column.name}") for column in tables.cas.c]
@@ -113,6 +113,7 @@ def values_of_new(new: NewCertificate) -> dict[str, object]:
         "device_id": new.device_id,
         "awaits_binding": new.awaits_binding,
         "request_key": new.request_key,
+        "profile_id": new.profile_id or None,
         "created_at": new.created_at,
         "reissued_as": None,
         "reissued_at": None,

@@ -53,12 +53,14 @@ certificates = Table(
     Column("reissued_at", UtcDateTime),
     Column("reissued_from", Text),
     Column("alert_at", UtcDateTime),  # when the next of its expiration deltas is due
+    Column("profile_id", Text),  # the stored profile that decided; absent if there was none
     UniqueConstraint("request_key", name="uq_ca_certificates_request_key"),
     # in order of serial numbers: what walks a CA's certificates, a CRL or a job, need not sort
     Index("ix_ca_certificates_issuer_status", "issuer_ca_id", "status", "serial_number"),
     Index("ix_ca_certificates_not_after", "not_after"),
     Index("ix_ca_certificates_common_name", "common_name"),
     Index("ix_ca_certificates_subject_key_id", "subject_key_id"),
+    Index("ix_ca_certificates_profile_id", "profile_id", "serial_number"),
     Index(
         "ix_ca_certificates_awaiting",
         "created_at",

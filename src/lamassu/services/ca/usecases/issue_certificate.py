@@ -289,6 +289,7 @@ def _stored_form(
         request_key=request.request_key,
         owner=request.owner,
         device_id=request.device_id,
+        profile_id=context.stored_profile_id,
     )
 
 
