@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -95,6 +96,9 @@ class Office:
 
     async def find_certificate(self, serial_number: str) -> Certificate | None:
         return self.certificates.get(serial_number)
+
+    async def find_certificates(self, serial_numbers: Sequence[str]) -> Mapping[str, Certificate]:
+        return {one: self.certificates[one] for one in serial_numbers if one in self.certificates}
 
     async def standing(self, ca_id: str, serial_number: str) -> CertificateStanding:
         certificate = self.certificates.get(serial_number)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from lamassu.kernel.records import AuditRecord
 from lamassu.services.alerts.model import LatestEvent
 
 
@@ -21,6 +22,15 @@ class AlertsUnit(Protocol):
 
     async def set_position(self, source: str, position: int) -> None:
         """Remember how far events were counted."""
+        ...
+
+    async def count_earlier(self, seen: LatestEvent) -> None:
+        """Add `seen.counter` to the count of a type, whose event here is the newer one if there
+        is one."""
+        ...
+
+    def audit(self, record: AuditRecord) -> None:
+        """Have the record committed with the rows."""
         ...
 
     async def count(self, seen: LatestEvent) -> None:

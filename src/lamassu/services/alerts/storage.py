@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy import Column, MetaData, Table, bindparam, select, update
 
+from lamassu.kernel.records import AuditRecord
 from lamassu.platform.database import Database, Prepared, Unit
 from lamassu.platform.database.types import BigInteger, JsonDocument, Text, UtcDateTime
 from lamassu.services.alerts.model import LatestEvent
@@ -47,6 +48,12 @@ _COUNT = Prepared(
     .returning(latest_events.c.counter),
     columns=["event", "seen_at"],
 )
+_COUNT_EARLIER = Prepared(
+    update(latest_events)
+    .where(latest_events.c.event_type == bindparam("wanted"))
+    .values(counter=latest_events.c.counter + bindparam("more"))
+    .returning(latest_events.c.counter)
+)
 _FIRST_COUNT = Prepared(latest_events.insert(), columns=latest_events.c.keys())
 
 
@@ -69,11 +76,27 @@ class AlertsUnitOnDatabase:
 
     async def count(self, seen: LatestEvent) -> None:
         """The database adds, so that no count is lost between two sources of one type."""
-        row = {"event": dict(seen.cloud_event), "seen_at": seen.seen_at}
         wanted = {"wanted": seen.event_type, "more": seen.counter}
-        if not await self._unit.fetch(_COUNT, row | wanted):
-            first = {"event_type": seen.event_type, "counter": seen.counter}
-            await self._unit.fetch(_FIRST_COUNT, row | first)
+        if not await self._unit.fetch(_COUNT, _shown(seen) | wanted):
+            await self._first(seen)
+
+    async def count_earlier(self, seen: LatestEvent) -> None:
+        """What is here was seen later."""
+        wanted = {"wanted": seen.event_type, "more": seen.counter}
+        if not await self._unit.fetch(_COUNT_EARLIER, wanted):
+            await self._first(seen)
+
+    def audit(self, record: AuditRecord) -> None:
+        """Have the record committed with the rows."""
+        self._unit.audit(record)
+
+    async def _first(self, seen: LatestEvent) -> None:
+        first = {"event_type": seen.event_type, "counter": seen.counter}
+        await self._unit.fetch(_FIRST_COUNT, _shown(seen) | first)
+
+
+def _shown(seen: LatestEvent) -> dict[str, object]:
+    return {"event": dict(seen.cloud_event), "seen_at": seen.seen_at}
 
 
 class AlertsStorage:

@@ -44,6 +44,19 @@ class Related:
     holder: StoredDevice | None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Which of some ids, likenesses and certificates are somebody's already.
+
+    `devices` (tombstones too) by id, `lookalikes` the id that has a likeness, `claims` the id
+    of the device that a serial number belongs or belonged to.
+    """
+
+    devices: Mapping[str, StoredDevice]
+    lookalikes: Mapping[str, str]
+    claims: Mapping[str, str]
+
+
 class DeviceUnit(Protocol):
     """One transaction on devices."""
 
@@ -78,6 +91,16 @@ class DeviceUnit(Protocol):
 
         Raises `Conflict` (`device_changed`) when it has another version by now.
         """
+        ...
+
+    async def insert_all(self, devices: Sequence[StoredDevice]) -> None:
+        """New devices with their slots' certificates, at once. Raises `Conflict`."""
+        ...
+
+    async def extend(
+        self, device: StoredDevice, added: Sequence[BoundCertificate], *, read_version: int
+    ) -> None:
+        """Save a device whose slot took these. Raises `Conflict`, as `update` and `insert_all`."""
         ...
 
     async def bar(self, serial_number: str, device_id: str, *, at: datetime) -> None:
@@ -131,6 +154,10 @@ class DeviceStore(Protocol):
         """What became of a certificate."""
         ...
 
+    async def find_taken(self, ids: Sequence[str], serial_numbers: Sequence[str]) -> Taken:
+        """Who has these already."""
+        ...
+
     async def find_related(self, device_id: str, certificate_sha256: str) -> Related:
         """The device of this id, who has its likeness, and whose the certificate is or was."""
         ...
@@ -158,6 +185,10 @@ class CertificateOffice(Protocol):
 
     async def find_certificate(self, serial_number: str) -> Certificate | None:
         """A stored certificate."""
+        ...
+
+    async def find_certificates(self, serial_numbers: Sequence[str]) -> Mapping[str, Certificate]:
+        """Those that are stored, by serial number."""
         ...
 
     async def standing(self, ca_id: str, serial_number: str) -> CertificateStanding:

@@ -85,7 +85,7 @@ def added_version(slot: StoredSlot | None, update: SlotUpdate) -> tuple[int, str
             code="slot_versions_changed",
             field="versions",
         )
-    following = len(stored)
+    following = max(stored, default=-1) + 1
     if wanted and list(wanted) != [following]:
         raise RuleViolation(
             f"a slot takes one certificate at a time, the next one as version {following}",

@@ -41,6 +41,7 @@ from lamassu.kernel.records import AuditRecord, Event, Json
 from lamassu.platform.database import Database, Prepared, ServiceUnit, Step
 from lamassu.platform.database.failures import table_of
 from lamassu.platform.database.listing import fetch_page, filtered
+from lamassu.platform.database.prepared import insert_by_column
 from lamassu.platform.database.types import (
     BigInteger,
     Integer,
@@ -57,7 +58,7 @@ from lamassu.services.devices.model import (
     StoredSlot,
     TimelineLine,
 )
-from lamassu.services.devices.ports import Claim, DeviceUnit, Related
+from lamassu.services.devices.ports import Claim, DeviceUnit, Related, Taken
 from lamassu.services.devices.rules import device_changed, lookalike_key
 
 SERVICE = "devicemanager"
@@ -161,9 +162,19 @@ _CLAIM = Prepared(
 )
 
 
+_INSERT_MANY = insert_by_column(devices, devices.c.keys())
+_CLAIM_MANY = insert_by_column(
+    certificates,
+    [name for name in certificates.c.keys() if name != "refused_at"],  # noqa: SIM118
+)
+
+
 def _insertion(device: StoredDevice) -> Step:
-    named = {"id": device.id, "lookalike": lookalike_key(device.id)}
-    return Step(_INSERT, named | _mutable(device))
+    return Step(_INSERT, _values(device))
+
+
+def _values(device: StoredDevice) -> dict[str, object]:
+    return {"id": device.id, "lookalike": lookalike_key(device.id), **_mutable(device)}
 
 
 def _saving(device: StoredDevice, read_version: int) -> Step:
@@ -171,19 +182,29 @@ def _saving(device: StoredDevice, read_version: int) -> Step:
 
 
 def _claim(device_id: str, certificate: BoundCertificate) -> Step:
-    return Step(
-        _CLAIM,
-        {
-            "serial_number": certificate.serial_number,
-            "device_id": device_id,
-            "number": certificate.number,
-            "ca_id": certificate.ca_id,
-            "certificate_sha256": certificate.certificate_sha256,
-            "mode": certificate.mode.value,
-            "bound_at": certificate.bound_at,
-            "status_before": certificate.status_before.value,
-        },
-    )
+    return Step(_CLAIM, _claimed(device_id, certificate))
+
+
+def _claimed(device_id: str, certificate: BoundCertificate) -> dict[str, object]:
+    return {
+        "serial_number": certificate.serial_number,
+        "device_id": device_id,
+        "number": certificate.number,
+        "ca_id": certificate.ca_id,
+        "certificate_sha256": certificate.certificate_sha256,
+        "mode": certificate.mode.value,
+        "bound_at": certificate.bound_at,
+        "status_before": certificate.status_before.value,
+    }
+
+
+def _claims(
+    device_id: str, certificates_of_it: Sequence[BoundCertificate]
+) -> list[dict[str, object]]:
+    return [
+        _claimed(device_id, bound) | {"first_used_at": bound.first_used_at}
+        for bound in certificates_of_it
+    ]
 
 
 def _exists() -> Conflict:
@@ -219,6 +240,27 @@ class DeviceUnitOnDatabase(ServiceUnit):
         """Save, unless it changed since it was read. Raises `Conflict`."""
         if not await self._unit.fetch(*_saving(device, read_version)):
             raise device_changed()
+
+    async def insert_all(self, devices: Sequence[StoredDevice]) -> None:
+        """In two statements."""
+        if not devices:
+            return
+        await self._unit.run_each(_INSERT_MANY, [_values(device) for device in devices])
+        claims = [
+            claim
+            for device in devices
+            for claim in _claims(device.id, device.slot.versions if device.slot else ())
+        ]
+        if claims:
+            await self._unit.run_each(_CLAIM_MANY, claims)
+
+    async def extend(
+        self, device: StoredDevice, added: Sequence[BoundCertificate], *, read_version: int
+    ) -> None:
+        """The device first: who comes between is noticed. Raises `Conflict`."""
+        await self.update(device, read_version=read_version)
+        if added:
+            await self._unit.run_each(_CLAIM_MANY, _claims(device.id, added))
 
     async def bar(self, serial_number: str, device_id: str, *, at: datetime) -> None:
         """The primary key decides here too. Raises `Conflict`."""
@@ -298,6 +340,23 @@ class DeviceStorage:
         """What became of a certificate."""
         async with self._database.reading(SERVICE) as connection:
             return await _find_claim(connection, serial_number)
+
+    async def find_taken(self, ids: Sequence[str], serial_numbers: Sequence[str]) -> Taken:
+        """Three statements, however many there are."""
+        keys = [lookalike_key(device_id) for device_id in ids]
+        alike = select(devices).where(devices.c.lookalike.in_(keys))
+        claimed = select(certificates.c.serial_number, certificates.c.device_id).where(
+            certificates.c.serial_number.in_(serial_numbers)
+        )
+        async with self._database.reading(SERVICE) as connection:
+            found = (await connection.execute(alike)).all()
+            bound = await _bound_to(connection, [row.id for row in found])
+            claims = (await connection.execute(claimed)).all()
+        return Taken(
+            devices={row.id: _device(row, bound.get(row.id, ())) for row in found},
+            lookalikes={row.lookalike: row.id for row in found},
+            claims={row.serial_number: row.device_id for row in claims},
+        )
 
     async def find_related(self, device_id: str, certificate_sha256: str) -> Related:
         """One statement: enrolment asks for all of it each time."""

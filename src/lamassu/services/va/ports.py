@@ -45,8 +45,8 @@ class VaUnit(Protocol):
         """The newest CRL of a locked role."""
         ...
 
-    async def skip_numbers(self, ca_ski: str, following: int) -> None:
-        """The next CRL number of a locked role is at least this one."""
+    async def skip_numbers(self, ca_ski: str, following: int) -> bool:
+        """The next CRL number of a locked role is at least this one; whether it was less."""
         ...
 
     async def add_responder(self, responder: Responder) -> None:

@@ -150,12 +150,14 @@ class _SqlVaUnit(ServiceUnit):
         row = (await self._connection.execute(query)).one_or_none()
         return None if row is None else Crl(**row._asdict())
 
-    async def skip_numbers(self, ca_ski: str, following: int) -> None:
-        await self._connection.execute(
+    async def skip_numbers(self, ca_ski: str, following: int) -> bool:
+        query = (
             update(roles)
             .where(roles.c.ca_ski == ca_ski, roles.c.next_number < following)
             .values(next_number=following)
+            .returning(roles.c.next_number)
         )
+        return (await self._connection.execute(query)).first() is not None
 
     async def add_responder(self, responder: Responder) -> None:
         await self._connection.execute(

@@ -9,6 +9,7 @@ from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict, Malformed, NotFound, RuleViolation
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
+from lamassu.kernel.x509.keys import key_id
 from lamassu.services.ca.contract import CertificateStatus, CertificationAuthority
 from lamassu.services.ca.model import NewCertificate
 from lamassu.services.ca.ports import CaStore
@@ -62,6 +63,8 @@ class AuthorityAdoption:
         facts = certificate_facts(found.der)
         check_ca_id(found.id)
         check_authority(facts)
+        if found.key_id and found.key_id != key_id(facts.spki):
+            raise RuleViolation("its key is not its certificate's", code="key_mismatch")
         stored = await self._store.find_ca(found.id)
         if stored is not None:
             return self._present(stored, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lamassu.kernel.adoption import Batch, Outcome, Verdict, count_outcomes
@@ -77,6 +77,14 @@ class CertificateAdoption:
                 if attempt + 1 == _ATTEMPTS:
                     raise
         raise AssertionError
+
+    def preview(
+        self, found: Sequence[FoundCertificate], *, issuers: IssuerTable
+    ) -> Mapping[str, Certificate]:
+        """Those that `adopt` would take, by serial number, as they would be."""
+        verdicts: dict[int, Verdict] = {}
+        new = self._judge_all(_read_all(found, verdicts), issuers, verdicts)
+        return {one.certificate.serial_number: one.certificate for one in new}
 
     async def _adopt(
         self,

@@ -12,6 +12,7 @@ from lamassu.services.devices.contract import Binding, Candidate, Device, Device
 from lamassu.services.devices.model import StoredDevice, device_at
 from lamassu.services.devices.ports import CertificateOffice, DeviceStore
 from lamassu.services.devices.rules import SlotUpdate
+from lamassu.services.devices.usecases.adopt_devices import DeviceAdoption
 from lamassu.services.devices.usecases.bind_certificate import bind_certificate
 from lamassu.services.devices.usecases.create_device import create_device
 from lamassu.services.devices.usecases.decommission_device import Revoking, decommission_device
@@ -35,6 +36,8 @@ class DeviceService:
         self._store = store
         self._office = office
         self._clock = clock
+        # what the host's `lamassu import` brings from another installation
+        self.adoption = DeviceAdoption(store=store, office=office, clock=clock)
 
     # the contract
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
+from lamassu.kernel.adoption import Verdict
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.json_patch import Patch
@@ -16,6 +18,7 @@ from lamassu.services.dms.model.defaults import DmsDefaults
 from lamassu.services.dms.model.dms import Dms, DmsDraft
 from lamassu.services.dms.ports import DmsStore
 from lamassu.services.dms.usecases import change_dms, create_dms
+from lamassu.services.dms.usecases.adopt_dms import Promised, adopt_dms
 from lamassu.services.dms.usecases.announce_enrollment import EnrollmentAnnouncer
 from lamassu.services.dms.usecases.distribute_cas import distribute_cas
 from lamassu.services.dms.usecases.dms_catalog import (
@@ -138,6 +141,26 @@ class DmsService:
         )
         self._catalog.forget(dms.id)
         return dms
+
+    async def adopt(
+        self,
+        draft: DmsDraft,
+        *,
+        created_at: datetime,
+        caller: Caller,
+        dry_run: bool,
+        promised: Promised,
+    ) -> Verdict:
+        """See `adopt_dms.adopt_dms`."""
+        return await adopt_dms(
+            self._store,
+            self._settings,
+            draft,
+            created_at=created_at,
+            caller=caller,
+            dry_run=dry_run,
+            promised=promised,
+        )
 
     async def update(
         self, draft: DmsDraft, *, caller: Caller, expected_version: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TypeVar
 
@@ -27,14 +28,31 @@ class SettingsJudge:
         self._authorities = authorities
         self._defaults = defaults
 
-    async def judge(self, draft: DmsDraft, *, stored: Dms | None = None) -> DmsSettings:
-        """The settings to store. Raises `RuleViolation`."""
+    async def judge(
+        self,
+        draft: DmsDraft,
+        *,
+        stored: Dms | None = None,
+        promised_cas: Collection[str] = (),
+        promised_profiles: Collection[str] = (),
+    ) -> DmsSettings:
+        """The settings to store. What is `promised` counts as being here, unread: the dry run
+        of an import is about to bring it. Raises `RuleViolation`."""
         check_names(draft.id, draft.name)
         settings = self._completed(draft, stored)
         check_settings(settings, production=self._defaults.production)
-        await self._check_cas(settings)
-        await self._check_profile(settings)
+        await self._check_cas(settings, promised_cas)
+        if settings.issuance_profile_id not in promised_profiles:
+            await self._check_profile(settings)
         return settings
+
+    async def is_known(self, ca_id: str) -> bool:
+        """Whether there is such a CA."""
+        try:
+            await self._authorities.get_ca(ca_id)
+        except NotFound:
+            return False
+        return True
 
     def _completed(self, draft: DmsDraft, stored: Dms | None) -> DmsSettings:
         """With the configured defaults of the seed's spelling (decisions 17, 27)."""
@@ -75,7 +93,7 @@ class SettingsJudge:
             )
         return settings
 
-    async def _check_cas(self, settings: DmsSettings) -> None:
+    async def _check_cas(self, settings: DmsSettings, promised: Collection[str]) -> None:
         enrollment, reenrollment = settings.enrollment, settings.reenrollment
         reserved = {
             await first_generation(one, self._authorities) for one in self._defaults.reserved_cas
@@ -107,7 +125,7 @@ class SettingsJudge:
             ),
             ("ca_distribution_settings.managed_cas", settings.ca_distribution.managed_cas),
         )
-        known: set[str] = {""}
+        known: set[str] = {"", *promised}
         for field, ca_ids in named:
             for ca_id in ca_ids:
                 if ca_id in known:
@@ -116,12 +134,8 @@ class SettingsJudge:
                 known.add(ca_id)
 
     async def _check_ca(self, ca_id: str, *, field: str) -> None:
-        try:
-            await self._authorities.get_ca(ca_id)
-        except NotFound:
-            raise RuleViolation(
-                f"CA not found: {ca_id}", code="ca_not_found", field=field
-            ) from None
+        if not await self.is_known(ca_id):
+            raise RuleViolation(f"CA not found: {ca_id}", code="ca_not_found", field=field)
 
     async def _check_profile(self, settings: DmsSettings) -> None:
         if not settings.issuance_profile_id:

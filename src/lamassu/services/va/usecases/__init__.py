@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from lamassu.kernel.adoption import Verdict
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict, NotFound
 from lamassu.kernel.identity import Caller
@@ -18,6 +19,7 @@ from lamassu.services.kms.contract import Keys, KeySpec
 from lamassu.services.va.contract import Crl
 from lamassu.services.va.model import Responder, RoleChange, RoleState, StatusAnswer
 from lamassu.services.va.ports import Pause, VaStorage
+from lamassu.services.va.usecases.adopt_role import FoundRole, adopt_role
 from lamassu.services.va.usecases.answer_status import StatusAnswers
 from lamassu.services.va.usecases.change_role import change_role
 from lamassu.services.va.usecases.crl_queue import CrlQueue, ended_well, log_fault, retried
@@ -178,6 +180,10 @@ class VaService:
         """Raises `NotFound` (`VA role not found`), `RuleViolation` (`invalid_value`)."""
         await change_role(ca_ski, change, caller=caller, storage=self._storage)
         return await self.role(ca_ski)
+
+    async def adopt_role(self, found: FoundRole, *, caller: Caller, dry_run: bool) -> Verdict:
+        """See `adopt_role.adopt_role`."""
+        return await adopt_role(found, caller=caller, storage=self._storage, dry_run=dry_run)
 
     # --- CAs whose key is offline -----------------------------------------------------------
 
