@@ -22,14 +22,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from lamassu.kernel.clock import SystemClock
-from lamassu.kernel.errors import RuleViolation
-from lamassu.services.kms.contract import KeyOrigin, KeyPurpose
+from lamassu.kernel.errors import Conflict, RuleViolation
+from lamassu.kernel.x509.keys import key_id
+from lamassu.services.kms.contract import Binding, Key, KeyOrigin, KeyPurpose
 from lamassu.services.kms.engines.software import SoftwareEngine
 from lamassu.services.kms.http.bodies import ImportKey
 from lamassu.services.kms.model import ImportedKey, PrivateKey
 from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases import KmsService, private_keys
-from lamassu.services.kms.usecases.private_keys import check_private_key
+from lamassu.services.kms.usecases.private_keys import check_private_key, spki_of
 
 from .conftest import ALICE, MakeKey, Records
 from .test_api import b64, sign_body
@@ -124,6 +125,18 @@ async def test_what_openssl_writes_before_a_key_is_passed_over(api: httpx.AsyncC
     assert (answer.status_code, answer.json()["name"]) == (201, "")
 
 
+@pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
+async def test_a_key_is_taken_in_der_too(api: httpx.AsyncClient, form: PrivateFormat) -> None:
+    key = ec_key()
+
+    answer = await api.post(
+        "/v1/keys/import", json=body(key.private_bytes(Encoding.DER, form, CLEAR))
+    )
+
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["key_id"] == key_id(spki_of(key))
+
+
 def near_primes() -> bytes:
     """An RSA key whose primes differ in their lower half only: Fermat factors it at once."""
     p = rsa_key().private_numbers().p
@@ -171,8 +184,12 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "no PEM": (lambda: b"not PEM at all", "private_key_malformed"),
     "empty": (lambda: b"", "private_key_malformed"),
-    "DER": (
-        lambda: ec_key().private_bytes(Encoding.DER, PrivateFormat.PKCS8, CLEAR),
+    "encrypted DER": (
+        lambda: ec_key().private_bytes(Encoding.DER, PrivateFormat.PKCS8, LOCKED),
+        "private_key_encrypted",
+    ),
+    "a public key in DER": (
+        lambda: ec_key().public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         "private_key_malformed",
     ),
     "two keys": (lambda: pem(ec_key()) + pem(ec_key()), "private_key_malformed"),
@@ -331,3 +348,56 @@ def test_the_fingerprint_of_roca_is_known() -> None:
     check_private_key(rsa_key())
     with pytest.raises(RuleViolation):
         check_private_key(rsa_key(2048, 3))
+
+
+async def taken_for_a_ca(
+    kms: KmsService, key: PrivateKey, *, public: PrivateKey | None = None
+) -> Key:
+    return await kms.take_in(
+        pem(key),
+        public_key=spki_of(public or key),
+        purpose=KeyPurpose.CA,
+        name="ca/brought",
+        caller=ALICE,
+    )
+
+
+async def test_a_slice_brings_a_key_for_a_purpose_and_may_ask_again(
+    kms: KmsService, kept: Kept
+) -> None:
+    sent, before = ec_key(), kept()
+
+    key = await taken_for_a_ca(kms, sent)
+
+    assert (key.purpose, key.origin, key.name) == (KeyPurpose.CA, KeyOrigin.IMPORTED, "ca/brought")
+    assert await taken_for_a_ca(kms, sent) == key
+    await kms.bind(key.key_id, Binding("certificate", "01"), caller=ALICE)
+    with pytest.raises(Conflict, match="here already"):
+        await taken_for_a_ca(kms, sent)
+    assert kept() == before + 1
+
+
+async def test_a_key_of_another_pair_or_purpose_is_not_brought(
+    kms: KmsService, kept: Kept, records: Records
+) -> None:
+    general = ec_key()
+    await kms.import_named(ImportedKey(pem(general)), caller=ALICE)
+    before = (kept(), await records())
+
+    with pytest.raises(RuleViolation, match="does not match") as refusal:
+        await taken_for_a_ca(kms, ec_key(), public=ec_key())
+    assert refusal.value.code == "key_mismatch"
+    with pytest.raises(Conflict, match="as a general key"):
+        await taken_for_a_ca(kms, general)
+    assert (kept(), await records()) == before
+
+
+async def test_production_brings_no_key_of_a_ca_into_software(
+    kms: KmsService, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kms, "production", True)
+    before = kept()
+
+    with pytest.raises(RuleViolation, match="software gets no keys of CAs in production") as no:
+        await taken_for_a_ca(kms, ec_key())
+    assert (no.value.code, kept()) == ("no_engine_for_key", before)

@@ -165,6 +165,25 @@ class Keys(Protocol):
         """
         ...
 
+    async def take_in(
+        self,
+        private_key: bytes,
+        *,
+        public_key: bytes,
+        purpose: KeyPurpose,
+        name: str,
+        caller: Caller,
+    ) -> Key:
+        """Keep a private key made elsewhere (PKCS #8, PKCS #1 or SEC 1; PEM or DER, not
+        encrypted) in the default engine, or in the first that may hold it.
+
+        `public_key` is the SubjectPublicKeyInfo (DER, as the library writes it) that it must
+        have. A key of this purpose that is here, needed by nothing, and never signed for a
+        caller is returned as it is. Raises `Malformed`, `RuleViolation` (`key_mismatch`,
+        `weak_key`, `no_engine_for_key`) and `Conflict` (`key_exists`) before anything is written.
+        """
+        ...
+
     async def get(self, key_id: str, *, purpose: KeyPurpose) -> Key:
         """The key of this id. Raises `NotFound`, also when its purpose is another."""
         ...

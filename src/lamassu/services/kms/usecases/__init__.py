@@ -117,6 +117,24 @@ class KmsService:
         wanted = NewKey(spec, name, engine_id)
         return await self._make(wanted, purpose, caller)
 
+    async def take_in(
+        self,
+        private_key: bytes,
+        *,
+        public_key: bytes,
+        purpose: KeyPurpose,
+        name: str,
+        caller: Caller,
+    ) -> Key:
+        return await self._imports.take_for(
+            private_key,
+            public_key=public_key,
+            purpose=purpose,
+            name=name,
+            caller=caller,
+            production=self.production,
+        )
+
     async def get(self, key_id: str, *, purpose: KeyPurpose) -> Key:
         return rules.check_purpose(await self._storage.find(key_id), purpose)
 

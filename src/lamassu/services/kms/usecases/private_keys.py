@@ -1,4 +1,4 @@
-"""Private keys that were made elsewhere: read from PEM, and judged before they are trusted."""
+"""Private keys that were made elsewhere: read, and judged before they are trusted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
+    load_der_private_key,
     load_der_public_key,
     load_pem_private_key,
 )
@@ -19,11 +20,12 @@ from lamassu.services.kms.contract import KeyAlgorithm, KeySpec, MessageType
 from lamassu.services.kms.model import SCHEMES, PrivateKey, SignatureScheme
 from lamassu.services.kms.usecases.signatures import signature_holds, signature_over
 
-PEM_LENGTH_MAX = 16 * 1024  # an RSA key of 15360 bits, the original's largest, has 12 KiB
+LENGTH_MAX = 16 * 1024  # an RSA key of 15360 bits, the original's largest, has 12 KiB
 FIELD = "private_key"
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 _LABELS = frozenset({b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY"})
-_ENCRYPTED = (b"ENCRYPTED PRIVATE KEY", b"Proc-Type:")
+_SEQUENCE = b"\x30"  # how every DER form of a key begins
+_ENCRYPTED_MARKS = (b"ENCRYPTED PRIVATE KEY", b"Proc-Type:")
 _CURVES = {"secp224r1": 224, "secp256r1": 256, "secp384r1": 384, "secp521r1": 521}
 _MLDSA = (
     (mldsa.MLDSA44PrivateKey, 44),
@@ -41,17 +43,23 @@ _EXPONENT_LIMIT = 1 << 32  # what we certify, too
 _PROBE = b"a message that every key of this kind can sign"
 
 
-def parse_private_key(pem: bytes) -> PrivateKey:
-    """The one key in a PEM text: PKCS #8, PKCS #1 or SEC 1. Not judged yet, and cheap.
+def parse_private_key(data: bytes) -> PrivateKey:
+    """The one key in a PEM text or in DER: PKCS #8, PKCS #1 or SEC 1. Not judged yet, and cheap.
 
     Raises `Malformed` (`private_key_malformed`, `private_key_encrypted`) and `RuleViolation`
     (`unsupported_key`) for kinds that we do not use. No text tells anything of the key.
     """
-    block = _only_block(pem)
+    if len(data) > LENGTH_MAX:
+        raise _malformed(f"a private key has at most {LENGTH_MAX} bytes")
+    load, content = load_der_private_key, data
+    if not data.startswith(_SEQUENCE):
+        load, content = load_pem_private_key, _only_block(data)
     try:
         # the primality checks of `check_private_key` wait until the size was judged
-        key = load_pem_private_key(block, None, unsafe_skip_rsa_key_validation=True)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = load(content, None, unsafe_skip_rsa_key_validation=True)
+    except TypeError:
+        raise _encrypted() from None
+    except (ValueError, UnsupportedAlgorithm):
         raise _malformed("the private key cannot be read") from None
     if not isinstance(key, get_args(PrivateKey)):
         raise _unsupported(_KINDS)
@@ -59,14 +67,8 @@ def parse_private_key(pem: bytes) -> PrivateKey:
 
 
 def _only_block(pem: bytes) -> bytes:
-    if len(pem) > PEM_LENGTH_MAX:
-        raise _malformed(f"a private key's PEM has at most {PEM_LENGTH_MAX} bytes")
-    if any(mark in pem for mark in _ENCRYPTED):
-        raise Malformed(
-            "the private key is encrypted; decrypt it first, such as by: openssl pkey -in key.pem",
-            code="private_key_encrypted",
-            field=FIELD,
-        )
+    if any(mark in pem for mark in _ENCRYPTED_MARKS):
+        raise _encrypted()
     found = [match for match in _BEGIN.finditer(pem) if match[1] in _LABELS]
     if len(found) != 1:
         raise _malformed(
@@ -191,6 +193,14 @@ def _has_roca_fingerprint(modulus: int) -> bool:
 
 def _malformed(text: str) -> Malformed:
     return Malformed(text, code="private_key_malformed", field=FIELD)
+
+
+def _encrypted() -> Malformed:
+    return Malformed(
+        "the private key is encrypted; decrypt it first, such as by: openssl pkey -in key.pem",
+        code="private_key_encrypted",
+        field=FIELD,
+    )
 
 
 def _unsupported(text: str) -> RuleViolation:
