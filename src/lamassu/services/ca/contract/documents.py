@@ -1,18 +1,17 @@
-"""Certificates and profiles as JSON: one spelling for answers and for events of every slice."""
+"""Certificates as JSON: one spelling for answers and for events of every slice."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from datetime import datetime
 
 from lamassu.kernel.records import Json
 from lamassu.kernel.wire_text import format_duration, format_time_or_zero
 from lamassu.kernel.x509.keys import KeyFacts, strength
-from lamassu.kernel.x509.names import Subject
 from lamassu.kernel.x509.pem import pem_of
 from lamassu.services.ca.contract.approvals import Approval, ApprovalPolicy
-from lamassu.services.ca.contract.values import Certificate, IssuanceProfile, Validity
+from lamassu.services.ca.contract.profile_document import subject_document
+from lamassu.services.ca.contract.values import Certificate
 
 
 def certificate_document(certificate: Certificate, now: datetime) -> dict[str, Json]:
@@ -49,48 +48,6 @@ def certificate_document(certificate: Certificate, now: datetime) -> dict[str, J
         "engine_id": certificate.engine_id,
         "is_ca": certificate.is_ca,
     }
-
-
-def profile_document(profile: IssuanceProfile) -> dict[str, Json]:
-    """An issuance profile as the wire has it; the seed's fields only where they say something."""
-    enforcement = profile.crypto_enforcement
-    document: dict[str, Json] = {
-        "id": profile.id,
-        "name": profile.name,
-        "description": profile.description,
-        "validity": validity_document(profile.validity),
-        "sign_as_ca": profile.sign_as_ca,
-        "honor_key_usage": profile.honor_key_usage,
-        "key_usage": list(profile.key_usage),
-        "honor_extended_key_usages": profile.honor_extended_key_usages,
-        "extended_key_usages": list(profile.extended_key_usages),
-        "honor_subject": profile.honor_subject,
-        "subject": subject_document(profile.subject),
-        "honor_extensions": profile.honor_extensions,
-        "crypto_enforcement": {
-            "enabled": enforcement.enabled,
-            "allow_rsa_keys": enforcement.allow_rsa_keys,
-            "allowed_rsa_key_sizes": _sizes(enforcement.allowed_rsa_key_sizes),
-            "allow_ecdsa_keys": enforcement.allow_ecdsa_keys,
-            "allowed_ecdsa_key_sizes": _sizes(enforcement.allowed_ecdsa_key_sizes),
-        },
-    }
-    if profile.minimum_validity is not None:
-        document["minimum_validity"] = format_duration(profile.minimum_validity)
-    if profile.path_length is not None:
-        document["path_length"] = profile.path_length
-    if profile.ca_id is not None:
-        document["ca_id"] = profile.ca_id
-    if profile.ocsp_servers or profile.ca_issuers:
-        document["extensions"] = {
-            "authority_info_access": {
-                "ocsp_server": list(profile.ocsp_servers),
-                "ca_issuers": list(profile.ca_issuers),
-            }
-        }
-    if profile.crl_distribution_points:
-        document["crl_distribution_points"] = list(profile.crl_distribution_points)
-    return document
 
 
 def approval_policy_document(policy: ApprovalPolicy) -> dict[str, Json]:
@@ -133,31 +90,6 @@ def approval_document(approval: Approval, now: datetime) -> dict[str, Json]:
     }
 
 
-def subject_document(subject: Subject) -> dict[str, Json]:
-    """The six attributes."""
-    return {
-        "common_name": subject.common_name,
-        "organization": subject.organization,
-        "organization_unit": subject.organization_unit,
-        "country": subject.country,
-        "state": subject.state,
-        "locality": subject.locality,
-    }
-
-
-def validity_document(validity: Validity) -> dict[str, Json]:
-    """`duration` is left out when it is zero, `time` always stands, as in the original."""
-    document: dict[str, Json] = {"type": "Duration" if validity.not_after is None else "Time"}
-    if validity.duration is not None:
-        document["duration"] = format_duration(validity.duration)
-    document["time"] = format_time_or_zero(validity.not_after)
-    return document
-
-
 def pem_text(der: bytes, label: str = "CERTIFICATE") -> str:
     """A certificate as JSON carries it: base64 of its PEM."""
     return base64.b64encode(pem_of(der, label)).decode("ascii")
-
-
-def _sizes(sizes: Sequence[int] | None) -> Json:
-    return None if sizes is None else list(sizes)

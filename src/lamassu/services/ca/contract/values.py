@@ -13,6 +13,7 @@ from lamassu.kernel.records import Json
 from lamassu.kernel.x509.csr import CertificateRequest
 from lamassu.kernel.x509.names import Subject
 from lamassu.services.ca.contract.approvals import ApprovalPolicy
+from lamassu.services.ca.contract.profiles import IssuanceProfile
 
 
 class CertificateStatus(StrEnum):
@@ -55,55 +56,6 @@ class CertificateType(StrEnum):
     MANAGED = "MANAGED"
     IMPORTED_WITH_KEY = "IMPORTED_WITH_KEY"
     IMPORTED_WITHOUT_KEY = "IMPORTED_WITHOUT_KEY"
-
-
-@dataclass(frozen=True, slots=True)
-class Validity:
-    """How long: exactly one of `duration` (from issuance) or `not_after` is set."""
-
-    duration: timedelta | None = None
-    not_after: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class CryptoEnforcement:
-    """Which subject keys a profile takes. `None` for sizes means any size, `()` none."""
-
-    enabled: bool = False
-    allow_rsa_keys: bool = False
-    allowed_rsa_key_sizes: Sequence[int] | None = None
-    allow_ecdsa_keys: bool = False
-    allowed_ecdsa_key_sizes: Sequence[int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IssuanceProfile:
-    """What decides a certificate's content. Lists hold wire names (`DigitalSignature`).
-
-    `minimum_validity` bounds the clamping to the issuer's end (decision 15). `ca_id` restricts
-    the profile to that CA; for a profile with `sign_as_ca` it names the parent (decision 16).
-    """
-
-    id: str
-    name: str = ""
-    description: str = ""
-    validity: Validity = field(default_factory=Validity)
-    minimum_validity: timedelta | None = None
-    sign_as_ca: bool = False
-    path_length: int | None = None
-    honor_key_usage: bool = False
-    key_usage: Sequence[str] = ()
-    honor_extended_key_usages: bool = False
-    extended_key_usages: Sequence[str] = ()
-    honor_subject: bool = True
-    subject: Subject = field(default_factory=Subject)
-    honor_extensions: bool = False
-    crypto_enforcement: CryptoEnforcement = field(default_factory=CryptoEnforcement)
-    ca_id: str | None = None
-    ocsp_servers: Sequence[str] = ()
-    ca_issuers: Sequence[str] = ()
-    crl_distribution_points: Sequence[str] = ()
-    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

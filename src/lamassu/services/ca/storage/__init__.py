@@ -42,13 +42,13 @@ from lamassu.services.ca.model import (
 from lamassu.services.ca.ports import CaTransaction
 from lamassu.services.ca.rules.generations import in_succession
 from lamassu.services.ca.storage.awaited import awaited_in, awaited_of
+from lamassu.services.ca.storage.profiles import profile_of
 from lamassu.services.ca.storage.rows import (
     CERTIFICATE_COLUMNS,
     authority_of,
     certificate_of,
     job_of,
     policy_of,
-    profile_of,
 )
 from lamassu.services.ca.storage.tables import approvals, awaited, cas, certificates, jobs, profiles
 from lamassu.services.ca.storage.transaction import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,11 +21,8 @@ from lamassu.services.ca.contract import (
     CertificateStatus,
     CertificateType,
     CertificationAuthority,
-    CryptoEnforcement,
-    IssuanceProfile,
     Operation,
     RevocationReason,
-    Validity,
     Verdict,
     Vote,
 )
@@ -188,47 +185,6 @@ def changeable_of_ca(authority: CertificationAuthority) -> dict[str, object]:
     }
 
 
-def profile_of(row: AnyRow) -> IssuanceProfile:
-    """From a row of `tables.profiles`."""
-    content: Mapping[str, Any] = row.content
-    known = {field.name for field in fields(IssuanceProfile)}
-    plain = {key: _tuples(value) for key, value in content.items() if key in known}
-    enforcement = {key: _tuples(value) for key, value in content["crypto_enforcement"].items()}
-    plain |= {
-        "id": row.id,
-        "name": row.name,
-        "version": row.version,
-        "subject": Subject(**content["subject"]),
-        "crypto_enforcement": CryptoEnforcement(**enforcement),
-        "validity": Validity(
-            duration=_duration(content["validity"].get("seconds")),
-            not_after=_time(content["validity"].get("not_after")),
-        ),
-        "minimum_validity": _duration(content.get("minimum_validity")),
-    }
-    return IssuanceProfile(**plain)
-
-
-def values_of_profile(profile: IssuanceProfile) -> dict[str, object]:
-    """The whole row of a profile; durations are seconds."""
-    content: dict[str, object] = {
-        key: value for key, value in asdict(profile).items() if key not in ("id", "name", "version")
-    }
-    validity, minimum = profile.validity, profile.minimum_validity
-    content["validity"] = {
-        "seconds": validity.duration.total_seconds() if validity.duration is not None else None,
-        "not_after": validity.not_after.isoformat() if validity.not_after is not None else None,
-    }
-    content["minimum_validity"] = minimum.total_seconds() if minimum is not None else None
-    content["subject"] = _named(profile.subject)
-    return {
-        "id": profile.id,
-        "name": profile.name,
-        "content": content,
-        "version": profile.version,
-    }
-
-
 def job_of(row: AnyRow) -> CascadeJob:
     """From a row of `tables.jobs`."""
     caller: Mapping[str, str] = row.caller
@@ -374,15 +330,3 @@ def values_of_vote(approval_id: str, vote: Vote) -> dict[str, object]:
 
 def _named(subject: Subject) -> dict[str, Json]:
     return {name: value for name in _SUBJECT if (value := getattr(subject, name))}
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _duration(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)

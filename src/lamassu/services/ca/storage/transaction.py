@@ -34,6 +34,7 @@ from lamassu.services.ca.model import (
     NewCertificate,
 )
 from lamassu.services.ca.storage.awaited import awaited_of, values_of_awaited
+from lamassu.services.ca.storage.profiles import profile_of, values_of_profile
 from lamassu.services.ca.storage.rows import (
     CA_COLUMNS,
     CERTIFICATE_COLUMNS,
@@ -45,12 +46,10 @@ from lamassu.services.ca.storage.rows import (
     changeable_of_ca,
     job_of,
     policy_of,
-    profile_of,
     values_of_approval,
     values_of_ca,
     values_of_job,
     values_of_new,
-    values_of_profile,
     values_of_vote,
     vote_of,
 )
