@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 from lamassu.kernel.errors import LamassuError, Malformed, RuleViolation
 from lamassu.kernel.x509 import der
 from lamassu.kernel.x509.facts import san_value
-from lamassu.kernel.x509.keys import KeyFacts, check_key_facts, key_facts
+from lamassu.kernel.x509.keys import NEWER_KEYS, KeyFacts, check_key_facts, key_facts
 from lamassu.kernel.x509.names import Subject, name_fault, subject_of
 from lamassu.kernel.x509.usages import extended_key_usage_names, key_usage_names
 
@@ -44,8 +44,10 @@ class CertificateRequest:
     public_key: CertificatePublicKeyTypes = field(repr=False, compare=False)
 
 
-def parse_csr(data: bytes) -> CertificateRequest:
+def parse_csr(data: bytes, *, newer_keys: bool = False) -> CertificateRequest:
     """Read a request (DER) within bounds; nothing expensive happens (security rule 21).
+
+    With `newer_keys` its key may be Ed25519 or ML-DSA, which a profile then has to allow.
 
     Raises `Malformed` (`csr_malformed`) when it cannot be read, `RuleViolation` when it reads
     well and asks for what nobody gets: `key_not_allowed`, `csr_subject`, `csr_attributes`.
@@ -53,7 +55,7 @@ def parse_csr(data: bytes) -> CertificateRequest:
     """
     try:
         der.check_der(data, max_length=MOST_OCTETS, max_depth=MOST_DEPTH)
-        return _parse(data)
+        return _parse(data, newer_keys)
     except RuleViolation:
         raise
     except Malformed as fault:
@@ -71,7 +73,7 @@ def parse_csr(data: bytes) -> CertificateRequest:
         raise _malformed("CSR cannot be read") from None
 
 
-def _parse(data: bytes) -> CertificateRequest:
+def _parse(data: bytes, newer_keys: bool) -> CertificateRequest:
     info, _algorithm, _signature = der.children(data, der.sole_element(data))
     # attributes [0] may not be left out, yet some senders do when there are none
     version, subject, key, *attributes = der.children(data, info)
@@ -79,7 +81,7 @@ def _parse(data: bytes) -> CertificateRequest:
         raise Malformed("unknown version")
     spki = data[key.start : key.end]
     facts = key_facts(spki)
-    check_key_facts(facts, field="csr")
+    check_key_facts(facts, field="csr", newer=newer_keys)
     requests = _extension_requests(data, attributes)
     parsed = x509.load_der_x509_csr(data)
     public_key = parsed.public_key()  # a point that is not on its curve shows here
@@ -138,7 +140,9 @@ def verify_csr_signature(request: CertificateRequest) -> None:
     Raises `RuleViolation` (`csr_signature_invalid`); a hash below SHA-256 proves nothing.
     """
     try:
-        strong = isinstance(request.parsed.signature_hash_algorithm, _STRONG_HASHES)
+        strong = request.key.algorithm in NEWER_KEYS or isinstance(
+            request.parsed.signature_hash_algorithm, _STRONG_HASHES
+        )
         proven = strong and request.parsed.is_signature_valid
     except (ValueError, TypeError, UnsupportedAlgorithm):
         proven = False

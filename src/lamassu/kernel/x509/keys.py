@@ -28,7 +28,12 @@ _OTHERS = {
     bytes.fromhex("2b6570"): ("Ed25519", 256),
     bytes.fromhex("2b6571"): ("Ed448", 456),
     bytes.fromhex("2a8648ce380401"): ("DSA", 0),
+    bytes.fromhex("608648016503040311"): ("ML-DSA", 44),
+    bytes.fromhex("608648016503040312"): ("ML-DSA", 65),
+    bytes.fromhex("608648016503040313"): ("ML-DSA", 87),
 }
+# Keys that only sign, and that few relying parties know yet (RFC 8410, RFC 9881).
+NEWER_KEYS = frozenset({"Ed25519", "ML-DSA"})
 _LARGEST_SPKI = 2048
 _LARGEST_EXPONENT = 1 << 32
 
@@ -44,7 +49,8 @@ class Strength(StrEnum):
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
     """`algorithm` in the wire's spelling (`RSA`, `ECDSA`, ..., empty if unknown); `size` in
-    bits of modulus or curve, 0 if unknown. `exponent` is RSA's public one, else 0."""
+    bits of modulus or curve, 0 if unknown (ML-DSA's is its parameter set). `exponent` is RSA's
+    public one, else 0."""
 
     algorithm: str
     size: int
@@ -88,9 +94,10 @@ def _integer(data: bytes, element: der.Element) -> int:
     return int.from_bytes(data[element.value : element.end], "big", signed=True)
 
 
-def check_key_facts(facts: KeyFacts, *, field: str) -> None:
+def check_key_facts(facts: KeyFacts, *, field: str, newer: bool = False) -> None:
     """Refuse keys that nobody should certify: RSA of 2048 to 4096 bits with a sane public
-    exponent, or one of the curves P-256, P-384, P-521, are taken.
+    exponent, or one of the curves P-256, P-384, P-521, are taken; with `newer` also Ed25519
+    and ML-DSA.
 
     Raises `RuleViolation` (`key_not_allowed`).
     """
@@ -102,7 +109,7 @@ def check_key_facts(facts: KeyFacts, *, field: str) -> None:
     elif facts.algorithm == "ECDSA":
         if facts.size not in (256, 384, 521):
             raise _not_allowed("EC keys are on P-256, P-384 or P-521, by name", field)
-    else:
+    elif not (newer and facts.algorithm in NEWER_KEYS):
         raise _not_allowed("keys are RSA or ECDSA", field)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from cryptography import x509
@@ -39,11 +40,20 @@ _EXTENDED = {
     "MicrosoftKernelCodeSigning": "1.3.6.1.4.1.311.61.1.1",
 }
 EXTENDED_KEY_USAGE_NAMES = tuple(_EXTENDED)
-# What turns an end entity into an authority or a responder (security rule 12). cmcRA
-# (1.3.6.1.5.5.7.3.28), which is another, has no name here and so is never granted.
-AUTHORITY_USAGES = frozenset({"Any", "OCSPSigning"})
+# What turns an end entity into an authority or a responder (security rule 12): beside the named
+# ones cmcCA, cmcRA and cmcArchive (RFC 6402 §2.10), cmKGA (RFC 9483), and Microsoft's enrolment
+# and key recovery agents.
+AUTHORITY_USAGES = frozenset(
+    {
+        "Any",
+        "OCSPSigning",
+        *(f"1.3.6.1.5.5.7.3.{last}" for last in (27, 28, 29, 32)),
+        *("1.3.6.1.4.1.311.20.2.1", "1.3.6.1.4.1.311.21.6", "1.3.6.1.4.1.311.10.3.11"),
+    }
+)
 _EXTENDED_OIDS = {name: ObjectIdentifier(oid) for name, oid in _EXTENDED.items()}
 _EXTENDED_BY_OID = {oid: name for name, oid in _EXTENDED_OIDS.items()}
+_OID = re.compile(r"[0-2](\.(0|[1-9]\d{0,18})){1,24}", re.ASCII)
 _EXTENDED_BY_FOLDED = {name.casefold(): name for name in _EXTENDED}
 
 
@@ -59,18 +69,32 @@ def parse_key_usage(name: str, *, field: str = "key_usage") -> str:
 
 
 def parse_extended_key_usage(name: str, *, field: str = "extended_key_usages") -> str:
-    """The canonical wire name of one given in any case.
+    """The canonical wire name of one given in any case, or a dotted OID that has none.
 
     Raises `RuleViolation` (`unknown_extended_key_usage`).
     """
     canonical = _EXTENDED_BY_FOLDED.get(name.casefold())
+    if canonical is None and is_oid(name):
+        return _EXTENDED_BY_OID.get(ObjectIdentifier(name), name)
     if canonical is None:
         raise RuleViolation(
-            f"unknown extended key usage {name[:40]!r}; known are {', '.join(_EXTENDED)}",
+            f"unknown extended key usage {name[:40]!r}; known are {', '.join(_EXTENDED)}, and "
+            "any other by its OID (1.2.3)",
             code="unknown_extended_key_usage",
             field=field,
         )
     return canonical
+
+
+def is_oid(text: str) -> bool:
+    """Whether this is a dotted object identifier that DER can encode."""
+    if _OID.fullmatch(text) is None:
+        return False
+    try:
+        ObjectIdentifier(text)
+    except ValueError:
+        return False
+    return True
 
 
 def authority_usages(names: Sequence[str]) -> frozenset[str]:
@@ -112,7 +136,9 @@ def extended_key_usage_extension(names: Sequence[str]) -> x509.ExtendedKeyUsage 
     if not names:
         return None
     canonical = dict.fromkeys(parse_extended_key_usage(name) for name in names)
-    return x509.ExtendedKeyUsage([_EXTENDED_OIDS[name] for name in canonical])
+    return x509.ExtendedKeyUsage(
+        [_EXTENDED_OIDS.get(name) or ObjectIdentifier(name) for name in canonical]
+    )
 
 
 def extended_key_usage_names(extension: x509.ExtendedKeyUsage) -> tuple[str, ...]:
