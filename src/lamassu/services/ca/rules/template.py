@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.types import (
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
 
 from lamassu.kernel.x509.keys import signature_hash
+from lamassu.kernel.x509.lint import linting_key
 from lamassu.kernel.x509.usages import extended_key_usage_extension, key_usage_extension
 from lamassu.services.ca.contract import IssuanceProfile
 
@@ -32,7 +33,11 @@ class EncodedExtension:
 
 @dataclass(frozen=True, slots=True)
 class CertificateTemplate:
-    """A to-be-signed certificate."""
+    """A to-be-signed certificate.
+
+    `issuer_path` are the certificates (DER) of the issuer, first, and of the CAs above it, which
+    it is held against before the key signs; without any it is self-signed.
+    """
 
     subject: x509.Name
     issuer: x509.Name
@@ -41,9 +46,14 @@ class CertificateTemplate:
     not_before: datetime
     not_after: datetime
     extensions: Sequence[EncodedExtension]
+    issuer_path: Sequence[bytes] = ()
 
     def signed_with(self, key: CertificateIssuerPrivateKeyTypes) -> bytes:
-        """The certificate (DER), signed with the hash that befits the issuer's key."""
+        """The certificate (DER), signed with the hash that befits the issuer's key.
+
+        Raises `LintRefusal` or `PlatformLintRefusal`, and the key signed nothing, where it would
+        break RFC 5280.
+        """
         builder = x509.CertificateBuilder(
             issuer_name=self.issuer,
             subject_name=self.subject,
@@ -56,7 +66,8 @@ class CertificateTemplate:
                 x509.UnrecognizedExtension(extension.oid, extension.value),
                 critical=extension.critical,
             )
-        certificate = builder.sign(key, signature_hash(key))  # type: ignore[arg-type]
+        linting = linting_key(key, issuer_path=self.issuer_path)
+        certificate = builder.sign(linting, signature_hash(key))  # type: ignore[arg-type]
         return certificate.public_bytes(serialization.Encoding.DER)
 
 

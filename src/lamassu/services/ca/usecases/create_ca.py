@@ -60,6 +60,7 @@ from lamassu.services.ca.usecases.documents import ca_document
 from lamassu.services.ca.usecases.enter_ca import insert_new_ca, lock_issuer
 from lamassu.services.ca.usecases.issuers import (
     Issuer,
+    certificates_above,
     issuer_of,
     newest_generation,
     profile_not_found,
@@ -218,7 +219,8 @@ class CaCreation:
         if authority is None:
             raise NotFound("CA not found", code="ca_not_found", field="parent_id")
         check_may_sign(authority, now)
-        return issuer_of(authority, self._validation_urls)
+        above = await certificates_above(authority, self._store)
+        return issuer_of(authority, self._validation_urls, above=above)
 
     async def _refuse_existing_key(self, key_id: str) -> None:
         """A CA's key is made for it alone (security rule 9). Raises `NotFound`, also for the
@@ -296,6 +298,7 @@ def _template(plan: _Plan, key: Key) -> CertificateTemplate:
             parent.key_identifier if parent else authority_key_identifier(identifier),
             *(parent.publication_under(own) if parent else ()),
         ),
+        issuer_path=parent.path if parent else (),
     )
 
 

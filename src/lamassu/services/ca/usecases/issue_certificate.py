@@ -245,6 +245,7 @@ def _draft(
         not_before=not_before,
         not_after=not_after,
         extensions=extensions,
+        issuer_path=issuer.path,
     )
 
 

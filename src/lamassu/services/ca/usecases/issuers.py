@@ -20,13 +20,15 @@ from lamassu.services.ca.rules.template import (
 )
 
 _MOST_KEPT = 1024
+_DEEPEST = 64  # CAs above one another: guards the walk against a damaged row
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
     """A CA with all that the certificates it issues have in common.
 
-    `name` writes back as the very bytes of the CA's own subject (RFC 5280 §4.1.2.4).
+    `name` writes back as the very bytes of the CA's own subject (RFC 5280 §4.1.2.4); `path` are
+    its certificate (DER) and those of the CAs above.
     """
 
     authority: CertificationAuthority
@@ -34,6 +36,7 @@ class Issuer:
     key_identifier: EncodedExtension
     urls: PublicationUrls
     publication: Sequence[EncodedExtension]
+    path: tuple[bytes, ...]
 
     def publication_under(self, profile: IssuanceProfile | None) -> Sequence[EncodedExtension]:
         """Where status and issuer are found, a profile's own addresses first."""
@@ -41,8 +44,29 @@ class Issuer:
         return self.publication if urls == self.urls else publication_extensions(urls)
 
 
-def issuer_of(authority: CertificationAuthority, validation_urls: Sequence[str]) -> Issuer:
-    """Prepare a CA for issuing."""
+async def certificates_above(
+    authority: CertificationAuthority, store: CaStore
+) -> tuple[bytes, ...]:
+    """The certificates (DER) of the CAs above, from its parent to its root; few, as hierarchies
+    are shallow."""
+    above: list[bytes] = []
+    parent_id = authority.parent_id
+    while parent_id is not None and len(above) < _DEEPEST:
+        parent = await store.find_ca(parent_id)
+        if parent is None:
+            break
+        above.append(parent.certificate.der)
+        parent_id = parent.parent_id
+    return tuple(above)
+
+
+def issuer_of(
+    authority: CertificationAuthority,
+    validation_urls: Sequence[str],
+    *,
+    above: Sequence[bytes] = (),
+) -> Issuer:
+    """Prepare a CA for issuing; `above` as `certificates_above` finds them."""
     certificate = authority.certificate
     parsed = x509.load_der_x509_certificate(certificate.der)
     urls = publication_urls(validation_urls, ca_id=authority.id, ski=certificate.subject_key_id)
@@ -52,6 +76,7 @@ def issuer_of(authority: CertificationAuthority, validation_urls: Sequence[str])
         key_identifier=authority_key_identifier(bytes.fromhex(certificate.subject_key_id)),
         urls=urls,
         publication=tuple(publication_extensions(urls)),
+        path=(certificate.der, *above),
     )
 
 
@@ -112,7 +137,8 @@ class IssuingContexts:
         if authority is None:
             self._issuers.pop(ca_id, None)
             raise NotFound("CA not found", code="ca_not_found", field="ca_id")
-        issuer = issuer_of(authority, self._validation_urls)
+        above = await certificates_above(authority, self._store)
+        issuer = issuer_of(authority, self._validation_urls, above=above)
         if len(self._issuers) >= _MOST_KEPT:
             self._issuers.clear()
         self._issuers[ca_id] = issuer

@@ -53,6 +53,7 @@ from lamassu.services.ca.usecases.enter_ca import insert_new_ca, lock_issuer
 from lamassu.services.ca.usecases.issuers import (
     Issuer,
     ca_not_found,
+    certificates_above,
     issuer_of,
     newest_generation,
 )
@@ -179,7 +180,7 @@ class Rekeying:
                 raise ca_not_found()
             check_may_sign(authority, now)
             check_has_key_here(authority)
-            parent = issuer_of(authority, self._validation_urls)
+            parent = await self._issuer(authority)
         certificate = old.certificate
         spec = check_ca_key_spec(
             request.engine_id,
@@ -193,7 +194,7 @@ class Rekeying:
             not_after = min(not_after, parent.authority.certificate.not_after)
         return _Rekeying(
             old=old,
-            issuer=issuer_of(old, self._validation_urls),
+            issuer=await self._issuer(old),
             parent=parent,
             path_length=certificate_facts(certificate.der).path_length,
             plan=RekeyPlan(
@@ -223,7 +224,7 @@ class Rekeying:
             period=(not_before, plan.not_after),
         )
         if work.parent is not None:
-            own = replace(own, issuer=work.parent.name)
+            own = replace(own, issuer=work.parent.name, issuer_path=work.parent.path)
         signer = work.parent.authority.key_id if work.parent else key.key_id
         authority = self._authority(work, key, own, await self._signed(own, signer), now)
         new_with_old = self._template(
@@ -233,9 +234,10 @@ class Rekeying:
             issuer_key=work.issuer.key_identifier,
             publication=work.issuer.publication,
             period=(start_for(old.certificate, now), plan.cross_until),
+            issuer_path=work.issuer.path,
         )
         old_spki = certificate_facts(old.certificate.der).spki
-        new_issuer = issuer_of(authority, self._validation_urls)
+        new_issuer = await self._issuer(authority)
         old_with_new = self._template(
             work,
             old_spki,
@@ -243,12 +245,17 @@ class Rekeying:
             issuer_key=new_issuer.key_identifier,
             publication=new_issuer.publication,
             period=(old.certificate.not_before, plan.cross_until),
+            issuer_path=new_issuer.path,
         )
         return _Made(
             authority,
             _cross(new_with_old, await self._signed(new_with_old, old.key_id), old, authority),
             _cross(old_with_new, await self._signed(old_with_new, key.key_id), authority, old),
         )
+
+    async def _issuer(self, authority: CertificationAuthority) -> Issuer:
+        above = await certificates_above(authority, self._store)
+        return issuer_of(authority, self._validation_urls, above=above)
 
     async def _signed(self, template: CertificateTemplate, key_id: str) -> bytes:
         return await self._keys.use(key_id, template.signed_with, purpose=KeyPurpose.CA)
@@ -262,6 +269,7 @@ class Rekeying:
         issuer_key: EncodedExtension,
         publication: Sequence[EncodedExtension],
         period: tuple[datetime, datetime],
+        issuer_path: Sequence[bytes] = (),
     ) -> CertificateTemplate:
         """A certificate of the CA's own subject, by its own name."""
         certificate = work.old.certificate
@@ -280,6 +288,7 @@ class Rekeying:
                 issuer_key,
                 *publication,
             ),
+            issuer_path=issuer_path,
         )
 
     def _authority(
