@@ -98,7 +98,9 @@ class SubjectBody(WireModel):
 
     common_name: str = ""
     organization: str = ""
-    organization_unit: str = ""
+    organization_unit: str = Field(
+        default="", validation_alias=AliasChoices("organization_unit", "organizational_unit")
+    )
     country: str = ""
     state: str = ""
     locality: str = ""
@@ -110,14 +112,15 @@ class SubjectBody(WireModel):
 class ValidityBody(WireModel):
     """How long: a duration, or until a time."""
 
-    type: Annotated[Literal["Duration", "Time", ""], _choice("Duration", "Time")] = ""
+    # one of the original's consoles says Date for Time
+    type: Annotated[Literal["Duration", "Time", "Date", ""], _choice("Duration", "Time")] = ""
     duration: WireDuration = timedelta(0)
     time: WireTimeOrZero = None
 
     def value(self) -> Validity:
         """What it says; nothing, if what its type asks for is missing."""
         until: datetime | None = self.time
-        if self.type == "Time" or (not self.type and not self.duration):
+        if self.type in ("Time", "Date") or (not self.type and not self.duration):
             return Validity(not_after=until)
         return Validity(duration=self.duration or None)
 
