@@ -18,6 +18,7 @@ from lamassu.kernel.x509.crls import CrlEntry, parse_crl
 from lamassu.kernel.x509.csr import CertificateRequest, verify_csr_signature
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.keys import key_id, load_public_key, signature_hash
+from lamassu.kernel.x509.lint import linting_key
 from lamassu.kernel.x509.names import name_of, same_name
 from lamassu.services.ceremony.contract import (
     KEY_CUSTODIAN,
@@ -337,7 +338,7 @@ def sign_root(
     builder = _builder(name, issuer=name, spki=spki, serial=serial, period=period)
     builder = builder.add_extension(x509.BasicConstraints(True, root.path_length), True)
     builder = builder.add_extension(_CA_USAGE, True)
-    return _signed(builder.add_extension(_aki(spki), False), key)
+    return _signed(builder.add_extension(_aki(spki), False), key, ())
 
 
 def sign_request(
@@ -366,7 +367,7 @@ def sign_request(
             builder = builder.add_extension(x509.OCSPNoCheck(), False)
     ski = bytes.fromhex(certificate_facts(issuer).ski)
     builder = builder.add_extension(x509.AuthorityKeyIdentifier(ski, None, None), False)
-    return _signed(_published(builder, request.publication), key)
+    return _signed(_published(builder, request.publication), key, (issuer,))
 
 
 def _builder(
@@ -412,8 +413,13 @@ def _published(
     return builder
 
 
-def _signed(builder: x509.CertificateBuilder, key: CertificateIssuerPrivateKeyTypes) -> bytes:
-    certificate = builder.sign(key, signature_hash(key))  # type: ignore[arg-type]
+def _signed(
+    builder: x509.CertificateBuilder,
+    key: CertificateIssuerPrivateKeyTypes,
+    issuer_path: Sequence[bytes],
+) -> bytes:
+    linting = linting_key(key, issuer_path=issuer_path)
+    certificate = builder.sign(linting, signature_hash(key))  # type: ignore[arg-type]
     return certificate.public_bytes(serialization.Encoding.DER)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lamassu.kernel.x509.keys import key_id
+from lamassu.kernel.x509.keys import key_id, signature_hash
+from lamassu.kernel.x509.lint import linting_key
 from lamassu.kernel.x509.names import Subject, name_of
 from lamassu.kernel.x509.serials import new_serial_number
 from lamassu.services.access import rules
@@ -77,6 +79,17 @@ def build_credential(
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
+
+
+def sign_certificate(
+    builder: x509.CertificateBuilder,
+    key: CertificateIssuerPrivateKeyTypes,
+    *,
+    issuer_path: Sequence[bytes],
+) -> x509.Certificate:
+    """Sign what keeps to RFC 5280. Raises as `check_to_be_signed`, which says what the path is."""
+    linting = linting_key(key, issuer_path=issuer_path)
+    return builder.sign(linting, signature_hash(key))  # type: ignore[arg-type]
 
 
 def _build(

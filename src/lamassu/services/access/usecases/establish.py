@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -11,7 +12,6 @@ from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import LamassuError, NotFound, Unavailable
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import AuditRecord
-from lamassu.kernel.x509.keys import signature_hash
 from lamassu.services.access import rules
 from lamassu.services.access.contract import RootKeyExport
 from lamassu.services.access.model import Authority, AuthorityRole, Hierarchy
@@ -20,6 +20,7 @@ from lamassu.services.access.usecases.certificates import (
     ISSUING_NAME,
     ROOT_NAME,
     build_authority,
+    sign_certificate,
 )
 from lamassu.services.kms.contract import (
     Key,
@@ -114,9 +115,12 @@ async def _certify(
         not_before=_start(now),
         not_after=_end(now, rules.ISSUING_LIFETIME),
     )
+    made = await _signed(AuthorityRole.ROOT, root, root_key, root_key, keys, issuer_path=())
     return Hierarchy(
-        root=await _signed(AuthorityRole.ROOT, root, root_key, root_key, keys),
-        issuing=await _signed(AuthorityRole.ISSUING, issuing, issuing_key, root_key, keys),
+        root=made,
+        issuing=await _signed(
+            AuthorityRole.ISSUING, issuing, issuing_key, root_key, keys, issuer_path=(made.der,)
+        ),
     )
 
 
@@ -126,10 +130,12 @@ async def _signed(
     own: Key,
     signer: Key,
     keys: PlatformKeys,
+    *,
+    issuer_path: Sequence[bytes],
 ) -> Authority:
     certificate = await keys.use(
         signer.key_id,
-        lambda key: builder.sign(key, signature_hash(key)),  # type: ignore[arg-type]
+        lambda key: sign_certificate(builder, key, issuer_path=issuer_path),
         purpose=KeyPurpose.PLATFORM,
     )
     return Authority(

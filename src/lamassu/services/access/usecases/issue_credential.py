@@ -16,13 +16,12 @@ from cryptography.hazmat.primitives.serialization import (
 from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import AuditRecord
-from lamassu.kernel.x509.keys import signature_hash
 from lamassu.kernel.x509.pem import pem_of
 from lamassu.kernel.x509.serials import serial_hex
 from lamassu.services.access import rules
 from lamassu.services.access.contract import Credential, CredentialKind, IssuedCredential
 from lamassu.services.access.ports import CredentialStore
-from lamassu.services.access.usecases.certificates import build_credential
+from lamassu.services.access.usecases.certificates import build_credential, sign_certificate
 from lamassu.services.access.usecases.hierarchy import get_hierarchy
 from lamassu.services.access.usecases.settle_grounds import Settled
 from lamassu.services.kms.contract import KeyPurpose, PlatformKeys
@@ -53,7 +52,8 @@ async def issue_credential(
         unexpired = await storage.unexpired(now)
         living = [credential for credential in unexpired if credential.revoked_at is None]
         rules.check_hosts_apart(kind, names, configured=configured_hosts, living=living)
-    issuing = (await get_hierarchy(storage)).issuing
+    hierarchy = await get_hierarchy(storage)
+    issuing = hierarchy.issuing
     if issuing.key_id is None:
         raise RuleViolation("the internal CA's key is not here", code="internal_ca_key_missing")
     start = now.replace(microsecond=0)
@@ -69,7 +69,7 @@ async def issue_credential(
     )
     certificate = await keys.use(
         issuing.key_id,
-        lambda key: builder.sign(key, signature_hash(key)),  # type: ignore[arg-type]
+        lambda key: sign_certificate(builder, key, issuer_path=(issuing.der, hierarchy.root.der)),
         purpose=KeyPurpose.PLATFORM,
     )
     credential = Credential(
