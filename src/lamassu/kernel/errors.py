@@ -87,6 +87,12 @@ class Conflict(LamassuError):
     default_code = "conflict"
 
 
+class RequestKeyReused(LamassuError):
+    """The client's own name for a request stands for another request already."""
+
+    default_code = "request_key_reused"
+
+
 class WrongState(LamassuError):
     """The thing is not in a state in which this may be done to it."""
 

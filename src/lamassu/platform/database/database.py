@@ -19,6 +19,7 @@ from lamassu.kernel.records import Record
 from lamassu.platform.database.dialect import Dialect
 from lamassu.platform.database.failures import translated
 from lamassu.platform.database.journal_tables import tables
+from lamassu.platform.database.kept_answers import Keeping, insertion, keeping
 from lamassu.platform.database.migrate import check_revision, migrate
 from lamassu.platform.database.postgresql import PostgresqlStore
 from lamassu.platform.database.prepared import Closing, Prepared, Step, Values, insert_by_column
@@ -126,13 +127,18 @@ class Database:
             raise RuntimeError("a unit within a unit")
         self._in_unit.add(task)
         stamped: Stamped | None = None
+        kept: Keeping | None = None
         committed = False
         try:
             async with self._store.transaction(service) as session:
                 unit = Unit(service, session)
                 yield unit
                 if unit.records:
-                    stamped = self.writer.stamp(service, unit.records, self.clock.now())
+                    now = self.clock.now()
+                    kept = keeping(service, unit.records, now)
+                    if kept:
+                        await session.run_each(insertion(service), [kept.row])
+                    stamped = self.writer.stamp(service, unit.records, now)
                     await _write(session, stamped)
             committed = True
         except SQLAlchemyError as error:
@@ -141,6 +147,8 @@ class Database:
             self._in_unit.discard(task)
             if stamped:
                 self.writer.settle(stamped, committed=committed)
+        if kept:
+            kept.done()
         if stamped:
             self._announce(service)
 
@@ -159,6 +167,9 @@ class Database:
             raise RuntimeError("a unit within a unit")
         stamped: Stamped | None = None
         committed = False
+        kept = keeping(service, records, self.clock.now()) if records else None
+        if kept:
+            steps = [*steps, Step(insertion(service), kept.row)]
 
         def closing() -> tuple[Prepared, Sequence[Values]] | None:
             nonlocal stamped
@@ -174,6 +185,8 @@ class Database:
         finally:
             if stamped:
                 self.writer.settle(stamped, committed=committed)
+        if committed and kept:
+            kept.done()
         if committed and stamped:
             self._announce(service)
         return committed

@@ -3,7 +3,7 @@
 from lamassu.platform.http.answers import empty_answer, json_answer, json_bytes_answer
 from lamassu.platform.http.application import PEER_EXTENSION, Application, build_app, nobody
 from lamassu.platform.http.call import Call, page_answer
-from lamassu.platform.http.routing import Access, AccessKind, Mount, Route, RouteTable
+from lamassu.platform.http.routing import Access, AccessKind, Creation, Mount, Route, RouteTable
 from lamassu.platform.http.wire import WireModel
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "AccessKind",
     "Application",
     "Call",
+    "Creation",
     "Mount",
     "Route",
     "RouteTable",

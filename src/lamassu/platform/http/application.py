@@ -22,6 +22,7 @@ from lamassu.platform.http.documentation import documentation_mount
 from lamassu.platform.http.errors import InternalError, error_answer, error_object
 from lamassu.platform.http.health import Check, health_mount, original_health_route
 from lamassu.platform.http.origin import Origins
+from lamassu.platform.http.repeats import Keeper, Repeats, key_of
 from lamassu.platform.http.routing import AccessKind, Mount, MountedRoute, RouteTable
 from lamassu.platform.http.wire import decode
 
@@ -67,6 +68,7 @@ def build_app(
     documented: bool = False,
     certificate_required: bool = False,
     access_log: bool = False,
+    keeper: Keeper | None = None,
 ) -> Application:
     """The application of one listener.
 
@@ -75,7 +77,8 @@ def build_app(
     mount under `/api/`; `lesser_checks` are told there and make nothing unready. `documented`
     adds the API description, public in development mode only.
     `certificate_required` closes even the public routes under `/api/` to whoever shows no
-    client certificate (decision 2).
+    client certificate (decision 2). With a `keeper`, what creates something may be sent again
+    under the same Idempotency-Key.
     Raises `ValueError` for a route that breaks the rules of the table.
     """
     all_mounts = list(mounts)
@@ -101,6 +104,7 @@ def build_app(
         hsts=mode == "production",
         certificate_required=certificate_required,
         access_log=access_log,
+        repeats=None if keeper is None else Repeats(keeper),
     )
 
 
@@ -119,6 +123,7 @@ class Application:
         hsts: bool,
         certificate_required: bool,
         access_log: bool,
+        repeats: Repeats | None,
     ) -> None:
         self.routes = routes
         self._authenticate = authenticate
@@ -129,6 +134,7 @@ class Application:
         self._hsts = hsts
         self._certificate_required = certificate_required
         self._access_log = access_log
+        self._repeats = repeats
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -231,6 +237,10 @@ class Application:
             call.body = decode(route.body, b"{}" if route.empty_body and not call.raw else call.raw)
         if route.listing is not None:
             _ = call.listing  # a bad query is refused before the handler runs
+        if route.creates and self._repeats is not None:
+            key = key_of(scope["headers"])
+            if key is not None:
+                return await self._repeats.answer(call, key)
         return await route.handler(call)
 
     def _lacks_certificate(self, path: str, scope: Scope) -> bool:

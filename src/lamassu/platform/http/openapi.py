@@ -35,6 +35,15 @@ _APPROVAL_HEADER = {
     "schema": {"type": "string"},
 }
 
+_KEY_HEADER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A string of your own for this request, such as a UUID in quotes. The same "
+    "request under the same key, within 24 hours, is answered as it was the first time (with "
+    "Idempotency-Replayed: true) and not done again; another request under it is refused (422).",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+}
+
 _Models = dict[tuple[type[BaseModel], JsonSchemaMode], dict[str, Any]]
 
 
@@ -118,6 +127,8 @@ def _parameters(mounted: MountedRoute) -> list[dict[str, Any]]:
     ]
     if mounted.route.deferrable:
         parameters.append(_APPROVAL_HEADER)
+    if mounted.route.creates:
+        parameters.append(_KEY_HEADER)
     if mounted.route.listing is not None:
         parameters += _list_parameters(mounted.route.listing)
     return parameters

@@ -75,6 +75,16 @@ Access.PUBLIC = Access(AccessKind.PUBLIC)
 Access.EST = Access(AccessKind.EST)
 
 
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """The event that says what a request made, and so holds its answer: all of its data, or
+    `part` of it. It carries no secret, so neither does what is kept of the answer."""
+
+    event_type: str
+    answer: type[BaseModel]
+    part: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """One method on one path, with all that is decided before its handler runs.
@@ -83,6 +93,8 @@ class Route:
     `body` is decoded into `call.body`; with `empty_body` no bytes at all act as `{}`.
     `answer` is for the API description, and so is `deferrable`: the request may have to wait for
     somebody's agreement (202), and is repeated with the header that names it.
+    `creates` tells what it makes: it may be sent again with the same Idempotency-Key, and what it
+    answers must be what the event says.
     `body_limit` is in bytes, in place of the application's. `encode_error` answers every error
     of the route in place of the JSON error object (OCSP).
     """
@@ -101,6 +113,7 @@ class Route:
     body_limit: int | None = None
     encode_error: Callable[[LamassuError], Response] | None = None
     deferrable: bool = False
+    creates: Sequence[Creation] = ()
     documented: bool = True
 
 
