@@ -18,6 +18,7 @@ from lamassu.cli import (
     demo,
     device,
     dms,
+    importing,
     init,
     key,
     profile,
@@ -57,6 +58,7 @@ app.add_typer(db.app, name="db", rich_help_panel=HOST)
 app.add_typer(config.app, name="config", rich_help_panel=HOST)
 app.add_typer(admin.app, name="admin", rich_help_panel=HOST)
 app.add_typer(audit.app, name="audit", rich_help_panel=HOST)
+app.add_typer(importing.app, name="import", rich_help_panel=HOST)
 app.add_typer(ceremony.app, name="ceremony", rich_help_panel=HOST)
 app.add_typer(ca.app, name="ca", rich_help_panel=API)
 app.add_typer(approval.app, name="approval", rich_help_panel=API)

@@ -24,6 +24,7 @@ from lamassu.services.ca.model import NO_CA, NewCertificate
 from lamassu.services.ca.rules.metadata import rendered, users_own
 
 MOST_SERIAL_OCTETS = 20  # RFC 5280 §4.1.2.2
+_NONE = (NO_CA, NO_CA, -1)  # the issuer of what no CA of ours signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class IssuerTable:
 
     def __init__(self, authorities: Iterable[CertificationAuthority]) -> None:
         self._by_name: dict[bytes, list[_Issuer]] = {}
+        self._ders: set[bytes] = set()
         for authority in authorities:
             self.add(authority)
 
@@ -88,7 +90,12 @@ class IssuerTable:
         """Know a further CA."""
         der = authority.certificate.der
         issuer = _Issuer(authority, x509.load_der_x509_certificate(der))
+        self._ders.add(der)
         self._by_name.setdefault(certificate_facts(der).subject_der, []).append(issuer)
+
+    def has(self, der: bytes) -> bool:
+        """Whether this is the present certificate of one of them."""
+        return der in self._ders
 
     def issuer_of(self, der: bytes, facts: CertificateFacts) -> CertificationAuthority:
         """The CA of ours whose key signed this. Security rule 14: nothing else makes it ours.
@@ -179,14 +186,17 @@ def with_status(certificate: Certificate, found: FoundStatus, now: datetime) -> 
 
 
 def new_certificate(
-    found: FoundCertificate, facts: CertificateFacts, issuer: CertificationAuthority, now: datetime
+    found: FoundCertificate,
+    facts: CertificateFacts,
+    issuer: CertificationAuthority | None,
+    now: datetime,
 ) -> NewCertificate:
-    """The row of a certificate that a CA of ours signed."""
+    """The row of a certificate that a CA of ours signed, or none of them (`issuer` absent)."""
     of_device = bool(found.owner and found.device_id)
     certificate = _certificate(
         facts,
         found.der,
-        issuer=(issuer.id, issuer.certificate.serial_number, issuer.level),
+        issuer=(issuer.id, issuer.certificate.serial_number, issuer.level) if issuer else _NONE,
         metadata=rendered(found.metadata, owner=found.owner, device_id=found.device_id),
     )
     return NewCertificate(
@@ -213,7 +223,7 @@ def new_authority(
     elif self_signed:
         issuer = (found.id, facts.serial_number, 0)
     else:
-        issuer = (NO_CA, NO_CA, -1)
+        issuer = (NO_CA, facts.serial_number, -1)  # as the original has it
     certificate = replace(
         _certificate(facts, found.der, issuer=issuer, metadata={}),
         type=found.type,

@@ -113,7 +113,9 @@ class CertificateAdoption:
             except Conflict as error:
                 verdicts[one.at] = _skipped(label, error)
                 continue
-            if known is None:
+            if known is None and issuers.has(one.found.der):
+                verdicts[one.at] = Verdict(label, Outcome.PRESENT)  # as a CA's, in a dry run
+            elif known is None:
                 fresh.append(one)
             elif learns_revocation(known, one.found.status):
                 revoked.append((one, known))
