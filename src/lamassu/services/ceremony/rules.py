@@ -19,6 +19,7 @@ from lamassu.kernel.x509.csr import CertificateRequest, verify_csr_signature
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.keys import key_id, load_public_key, signature_hash
 from lamassu.kernel.x509.lint import linting_key
+from lamassu.kernel.x509.lint.pkix import check_to_be_signed_by_linters
 from lamassu.kernel.x509.names import name_of, same_name
 from lamassu.services.ceremony.contract import (
     KEY_CUSTODIAN,
@@ -418,7 +419,7 @@ def _signed(
     key: CertificateIssuerPrivateKeyTypes,
     issuer_path: Sequence[bytes],
 ) -> bytes:
-    linting = linting_key(key, issuer_path=issuer_path)
+    linting = linting_key(key, issuer_path=issuer_path, also=(check_to_be_signed_by_linters,))
     certificate = builder.sign(linting, signature_hash(key))  # type: ignore[arg-type]
     return certificate.public_bytes(serialization.Encoding.DER)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from lamassu.kernel.x509.keys import KeyFacts
+from lamassu.kernel.x509.keys import NEWER_KEYS, KeyFacts
 from lamassu.kernel.x509.lint import extensions as ext
 from lamassu.kernel.x509.lint.extensions import Extension, Facts
 from lamassu.kernel.x509.lint.findings import LintRefusal, breach, fault
@@ -36,8 +36,14 @@ _CONSISTENT = {
     ext.TIME_STAMPING: ("timeStamping", _COMMITS),
     bytes.fromhex("2b06010505070309"): ("OCSPSigning", _COMMITS),
 }
-# What keys of a kind cannot do (RFC 3279 §2.3.1, RFC 5480 §3 with RFC 8813 §3).
+# What keys of a kind cannot do (RFC 3279 §2.3.1, RFC 5480 §3 with RFC 8813 §3, RFC 8410 §5,
+# RFC 9881 §5).
+_SIGNATURES_ONLY = frozenset(
+    {ext.KEY_ENCIPHERMENT, ext.DATA_ENCIPHERMENT, ext.KEY_AGREEMENT}
+    | {ext.ENCIPHER_ONLY, ext.DECIPHER_ONLY}
+)
 _IMPOSSIBLE = {
+    **dict.fromkeys(NEWER_KEYS, _SIGNATURES_ONLY),
     "RSA": frozenset({ext.KEY_AGREEMENT, ext.ENCIPHER_ONLY, ext.DECIPHER_ONLY}),
     "ECDSA": frozenset({ext.KEY_ENCIPHERMENT, ext.DATA_ENCIPHERMENT}),
 }

@@ -10,11 +10,16 @@ from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import (
     CertificateIssuerPrivateKeyTypes,
     CertificatePublicKeyTypes,
 )
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
+from cryptography.x509.oid import (
+    AuthorityInformationAccessOID,
+    ExtendedKeyUsageOID,
+    ExtensionOID,
+)
 
 from lamassu.kernel.x509.keys import signature_hash
 from lamassu.kernel.x509.lint import linting_key
@@ -54,6 +59,14 @@ class CertificateTemplate:
         Raises `LintRefusal` or `PlatformLintRefusal`, and the key signed nothing, where it would
         break RFC 5280.
         """
+        return self._signed(linting_key(key, issuer_path=self.issuer_path))
+
+    def rehearsed(self) -> bytes:
+        """The certificate (DER) but for its signature, which a throwaway key makes: something
+        for linters to read, and for people to see."""
+        return self._signed(ec.generate_private_key(ec.SECP256R1()))
+
+    def _signed(self, key: CertificateIssuerPrivateKeyTypes) -> bytes:
         builder = x509.CertificateBuilder(
             issuer_name=self.issuer,
             subject_name=self.subject,
@@ -66,8 +79,7 @@ class CertificateTemplate:
                 x509.UnrecognizedExtension(extension.oid, extension.value),
                 critical=extension.critical,
             )
-        linting = linting_key(key, issuer_path=self.issuer_path)
-        certificate = builder.sign(linting, signature_hash(key))  # type: ignore[arg-type]
+        certificate = builder.sign(key, signature_hash(key))  # type: ignore[arg-type]
         return certificate.public_bytes(serialization.Encoding.DER)
 
 
@@ -84,14 +96,16 @@ def basic_constraints(*, ca: bool, path_length: int | None = None) -> EncodedExt
 def usage_extensions(
     key_usage: Sequence[str], extended_key_usages: Sequence[str]
 ) -> list[EncodedExtension]:
-    """Key usage (critical) and extended key usage, each only if it names something."""
+    """Key usage (critical) and extended key usage (critical for a time stamping authority,
+    RFC 3161 §2.3), each only if it names something."""
     found: list[EncodedExtension] = []
     usage = key_usage_extension(key_usage)
     if usage is not None:
         found.append(_encoded(usage, critical=True))
     extended = extended_key_usage_extension(extended_key_usages)
     if extended is not None:
-        found.append(_encoded(extended, critical=False))
+        stamps = ExtendedKeyUsageOID.TIME_STAMPING in extended
+        found.append(_encoded(extended, critical=stamps))
     return found
 
 

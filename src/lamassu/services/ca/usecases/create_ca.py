@@ -65,6 +65,7 @@ from lamassu.services.ca.usecases.issuers import (
     newest_generation,
     profile_not_found,
 )
+from lamassu.services.ca.usecases.lint import lint_whole
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import Key, KeyPurpose, Keys, KeySpec
 
@@ -236,6 +237,7 @@ class CaCreation:
 
     async def _certify(self, plan: _Plan, key: Key, now: datetime) -> CertificationAuthority:
         template = _template(plan, key)
+        await lint_whole(template)
         signer = plan.parent.authority.key_id if plan.parent else key.key_id
         der = await self._keys.use(signer, template.signed_with, purpose=KeyPurpose.CA)
         return _authority(plan, key, template, der, now)

@@ -51,7 +51,7 @@ from lamassu.services.ca.rules.usages import extended_key_usages_for, key_usage_
 from lamassu.services.ca.rules.validity import end_entity_period
 from lamassu.services.ca.usecases.issuers import IssuingContext, IssuingContexts, ca_not_found
 from lamassu.services.ca.usecases.trail import record
-from lamassu.services.kms.contract import KeyPurpose, Keys
+from lamassu.services.kms.contract import Key, KeyPurpose, Keys
 
 _NOT_A_CA = basic_constraints(ca=False)
 # A CA that changes at every attempt is being worked on by many at once.
@@ -79,10 +79,11 @@ class CertificateIssuing:
         self._contexts = contexts
         self._own_hosts = frozenset(own_hosts)
 
-    async def issue(self, request: IssueRequest) -> Issued:
-        """See `Authorities.issue`."""
+    async def issue(self, request: IssueRequest, *, subject_key: Key | None = None) -> Issued:
+        """See `Authorities.issue`. With `subject_key` the platform made the CSR, for this key of
+        its own, and the certificate is told of as one that was created."""
         csr = _verified(request)
-        engine_id = await self._engine_of(request, csr)
+        engine_id = subject_key.engine_id if subject_key else await self._engine_of(request, csr)
         if request.profile is not None:
             check_profile(request.profile, self._clock.now())
         fresh = False
@@ -102,7 +103,9 @@ class CertificateIssuing:
                 context.issuer.authority.key_id, draft.signed_with, purpose=KeyPurpose.CA
             )
             new = _stored_form(context, request, csr, draft, der=der, engine_id=engine_id, now=now)
-            issued = await self._store_issued(context, request, new, now)
+            issued = await self._store_issued(
+                context, request, new, now, created=subject_key is not None
+            )
             if issued is not None:
                 return issued
         raise Unavailable("the CA is being changed; try again", code="ca_busy", retry_after=1)
@@ -115,7 +118,13 @@ class CertificateIssuing:
         return key.engine_id if key is not None and key.purpose is KeyPurpose.GENERAL else ""
 
     async def _store_issued(
-        self, context: IssuingContext, request: IssueRequest, new: NewCertificate, now: datetime
+        self,
+        context: IssuingContext,
+        request: IssueRequest,
+        new: NewCertificate,
+        now: datetime,
+        *,
+        created: bool,
     ) -> Issued | None:
         """Commit the certificate, or `None` if CA or profile changed since it was drafted."""
         authority, certificate = context.issuer.authority, new.certificate
@@ -131,6 +140,16 @@ class CertificateIssuing:
             caller=request.caller,
             detail=_audited(context, request, certificate),
         )
+        if created:
+            record(
+                records,
+                "certificate.create",
+                f"certificate/{certificate.serial_number}",
+                version=certificate.version,
+                data=certificate_document(certificate, now),
+                caller=request.caller,
+                detail={"ca_id": authority.id, "engine_id": certificate.engine_id},
+            )
         if request.replaces is None:
             stored = await self._store.insert_issued(
                 new, judged, profile_id=profile_id, records=records

@@ -57,6 +57,7 @@ from lamassu.services.ca.usecases.issuers import (
     issuer_of,
     newest_generation,
 )
+from lamassu.services.ca.usecases.lint import lint_whole
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import Key, KeyPurpose, Keys
 
@@ -258,6 +259,7 @@ class Rekeying:
         return issuer_of(authority, self._validation_urls, above=above)
 
     async def _signed(self, template: CertificateTemplate, key_id: str) -> bytes:
+        await lint_whole(template)
         return await self._keys.use(key_id, template.signed_with, purpose=KeyPurpose.CA)
 
     def _template(
