@@ -7,7 +7,7 @@ from alembic import op
 from lamassu.platform.database import kept_answers
 
 revision = "0002"
-down_revision = "0001"
+down_revision = "dmsmanager_0001"
 branch_labels = None
 depends_on = None
 
