@@ -1,12 +1,12 @@
 """Issuance profiles: everything that decides a certificate's content.
 
 The original's fields and those of ours stand in one model. What the original's model lacks is
-optional, and its default is what the original does.
+optional, and its default is what the original does. Profiles are hashable: what is made of one
+is remembered by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -42,12 +42,12 @@ class CryptoEnforcement:
 
     enabled: bool = False
     allow_rsa_keys: bool = False
-    allowed_rsa_key_sizes: Sequence[int] | None = None
+    allowed_rsa_key_sizes: tuple[int, ...] | None = None
     allow_ecdsa_keys: bool = False
-    allowed_ecdsa_key_sizes: Sequence[int] | None = None
+    allowed_ecdsa_key_sizes: tuple[int, ...] | None = None
     allow_ed25519_keys: bool = False
     allow_ml_dsa_keys: bool = False
-    allowed_ml_dsa_key_sizes: Sequence[int] | None = None
+    allowed_ml_dsa_key_sizes: tuple[int, ...] | None = None
 
 
 class NameType(StrEnum):
@@ -80,7 +80,7 @@ class AllowedNames:
     lie in one of the networks (`ip`); any, if there are none."""
 
     type: NameType
-    patterns: Sequence[str] = ()
+    patterns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +103,16 @@ class AlternativeNameRules:
     `allowed` bounds what any certificate carries, wherever it came from; `None` is no bound.
     """
 
-    names: Sequence[NamedValue] = ()
-    allowed: Sequence[AllowedNames] | None = None
+    names: tuple[NamedValue, ...] = ()
+    allowed: tuple[AllowedNames, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NameConstraints:
     """Within which names a CA may issue (RFC 5280 §4.2.1.10)."""
 
-    permitted: Sequence[NamedValue] = ()
-    excluded: Sequence[NamedValue] = ()
+    permitted: tuple[NamedValue, ...] = ()
+    excluded: tuple[NamedValue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,20 +152,20 @@ class IssuanceProfile:
     sign_as_ca: bool = False
     path_length: int | None = None
     honor_key_usage: bool = False
-    key_usage: Sequence[str] = ()
+    key_usage: tuple[str, ...] = ()
     honor_extended_key_usages: bool = False
-    extended_key_usages: Sequence[str] = ()
+    extended_key_usages: tuple[str, ...] = ()
     honor_subject: bool = True
     subject: Subject = field(default_factory=Subject)
     subject_rules: SubjectRules = field(default_factory=SubjectRules)
     honor_extensions: bool = False
     alternative_names: AlternativeNameRules = field(default_factory=AlternativeNameRules)
     name_constraints: NameConstraints = field(default_factory=NameConstraints)
-    certificate_policies: Sequence[CertificatePolicy] = ()
-    custom_extensions: Sequence[CustomExtension] = ()
+    certificate_policies: tuple[CertificatePolicy, ...] = ()
+    custom_extensions: tuple[CustomExtension, ...] = ()
     crypto_enforcement: CryptoEnforcement = field(default_factory=CryptoEnforcement)
     ca_id: str | None = None
-    ocsp_servers: Sequence[str] = ()
-    ca_issuers: Sequence[str] = ()
-    crl_distribution_points: Sequence[str] = ()
+    ocsp_servers: tuple[str, ...] = ()
+    ca_issuers: tuple[str, ...] = ()
+    crl_distribution_points: tuple[str, ...] = ()
     version: int = 0

@@ -9,7 +9,6 @@ from cryptography import x509
 
 from lamassu.kernel.errors import Malformed, RuleViolation
 from lamassu.kernel.x509 import der
-from lamassu.kernel.x509.csr import CertificateRequest
 from lamassu.kernel.x509.names import Subject, name_of
 from lamassu.services.ca.contract import IssuanceProfile
 
@@ -59,16 +58,16 @@ def _sequence(content: bytes) -> bytes:
     return bytes((0x30, 0x80 | len(octets))) + octets + content
 
 
-def subject_for(profile: IssuanceProfile, request: CertificateRequest) -> Subject:
+def subject_for(profile: IssuanceProfile, requested: Subject) -> Subject:
     """The subject that the profile gives: the CSR's six attributes, or the profile's own with
     the CSR's common name where it has none."""
     if profile.honor_subject:
-        return request.subject
+        return requested
     own = profile.subject
     if own.common_name:
         return own
     return Subject(
-        common_name=request.subject.common_name,
+        common_name=requested.common_name,
         organization=own.organization,
         organization_unit=own.organization_unit,
         country=own.country,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from lamassu.kernel.errors import Forbidden, RuleViolation
-from lamassu.kernel.x509.keys import KeyFacts
+from lamassu.kernel.x509.keys import NEWER_KEYS, KeyFacts
 from lamassu.kernel.x509.names import name_of
 from lamassu.kernel.x509.usages import (
     authority_usages,
     extended_key_usage_extension,
     key_usage_extension,
 )
-from lamassu.services.ca.contract import IssuanceProfile
-from lamassu.services.ca.rules.validity import end_of, is_set
+from lamassu.services.ca.contract import CryptoEnforcement, IssuanceProfile, NameConstraints
+from lamassu.services.ca.rules.prepared import prepared
+from lamassu.services.ca.rules.validity import LONGEST_BACKDATING, end_of, is_set
 
 _LONGEST_ID = 128
 _LONGEST_TEXT = 1024
@@ -61,6 +62,60 @@ def check_profile(profile: IssuanceProfile, now: datetime) -> None:
     extended_key_usage_extension(profile.extended_key_usages)
     name_of(profile.subject)
     _check_urls(profile)
+    _check_periods(profile)
+    prepared(profile)
+    _check_together(profile)
+
+
+def _check_periods(profile: IssuanceProfile) -> None:
+    backdating, minimum = profile.backdating, profile.minimum_validity
+    if backdating is not None and not timedelta(0) <= backdating <= LONGEST_BACKDATING:
+        raise RuleViolation(
+            f"backdating is 0s to {LONGEST_BACKDATING.days}d",
+            code="validity_out_of_range",
+            field="backdating",
+        )
+    duration = profile.validity.duration
+    if minimum is not None and duration is not None and minimum > duration:
+        raise RuleViolation(
+            "minimum_validity is longer than the validity itself: nothing would be issued once "
+            "the issuing CA's end bounds it",
+            code="validity_out_of_range",
+            field="minimum_validity",
+        )
+
+
+def _check_together(profile: IssuanceProfile) -> None:
+    """Refuse what contradicts another field, or means nothing beside it."""
+    names = profile.alternative_names
+    if profile.subject_rules.template is not None and profile.honor_subject:
+        raise RuleViolation(
+            "either the CSR's subject is honoured or the template makes one: set honor_subject "
+            "to false",
+            code="rules_contradict",
+            field="subject_rules.template",
+        )
+    if names.names and profile.honor_extensions:
+        raise RuleViolation(
+            "either the CSR's alternative names are honoured or the profile's stand: set "
+            "honor_extensions to false",
+            code="rules_contradict",
+            field="alternative_names.names",
+        )
+    if profile.sign_as_ca and (names.names or names.allowed is not None):
+        raise RuleViolation(
+            "a CA's certificate has no alternative names here; bound what it may issue by "
+            "name_constraints",
+            code="for_end_entities_only",
+            field="alternative_names",
+        )
+    if not profile.sign_as_ca and profile.name_constraints != NameConstraints():
+        raise RuleViolation(
+            "name constraints are for CAs alone (RFC 5280 §4.2.1.10): set sign_as_ca, or bound "
+            "the names by alternative_names.allowed",
+            code="for_cas_only",
+            field="name_constraints",
+        )
 
 
 def _check_urls(profile: IssuanceProfile) -> None:
@@ -118,20 +173,21 @@ def check_for_devices(profile: IssuanceProfile) -> None:
         )
 
 
-def check_key(profile: IssuanceProfile, key: KeyFacts, *, field: str) -> None:
-    """Hold a subject's key against the profile's crypto enforcement.
+def check_key(
+    profile: IssuanceProfile, key: KeyFacts, *, field: str, for_device: bool = False
+) -> None:
+    """Hold a subject's key against the profile's crypto enforcement. Ed25519 and ML-DSA keys
+    have to be allowed by name, and never for a device: it could not renew, as the path
+    validator takes no such client certificate.
 
-    Raises `RuleViolation` (`crypto_enforcement`). Kinds other than RSA and ECDSA never come
-    this far.
+    Raises `RuleViolation` (`crypto_enforcement`, `key_not_allowed`).
     """
     enforcement = profile.crypto_enforcement
+    if key.algorithm in NEWER_KEYS and (for_device or not enforcement.enabled):
+        raise RuleViolation("keys are RSA or ECDSA", code="key_not_allowed", field=field)
     if not enforcement.enabled:
         return
-    allowed, sizes = (
-        (enforcement.allow_rsa_keys, enforcement.allowed_rsa_key_sizes)
-        if key.algorithm == "RSA"
-        else (enforcement.allow_ecdsa_keys, enforcement.allowed_ecdsa_key_sizes)
-    )
+    allowed, sizes = _allowed_keys(enforcement)[key.algorithm]
     if not allowed:
         raise RuleViolation(
             f"this profile takes no {key.algorithm} keys", code="crypto_enforcement", field=field
@@ -142,3 +198,14 @@ def check_key(profile: IssuanceProfile, key: KeyFacts, *, field: str) -> None:
             code="crypto_enforcement",
             field=field,
         )
+
+
+def _allowed_keys(
+    enforcement: CryptoEnforcement,
+) -> dict[str, tuple[bool, tuple[int, ...] | None]]:
+    return {
+        "RSA": (enforcement.allow_rsa_keys, enforcement.allowed_rsa_key_sizes),
+        "ECDSA": (enforcement.allow_ecdsa_keys, enforcement.allowed_ecdsa_key_sizes),
+        "Ed25519": (enforcement.allow_ed25519_keys, None),
+        "ML-DSA": (enforcement.allow_ml_dsa_keys, enforcement.allowed_ml_dsa_key_sizes),
+    }

@@ -90,7 +90,7 @@ def subject_key_id(spki: bytes) -> bytes:
 
 def basic_constraints(*, ca: bool, path_length: int | None = None) -> EncodedExtension:
     """Critical, in every certificate that we issue."""
-    return _encoded(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
+    return encoded(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
 
 
 def usage_extensions(
@@ -101,20 +101,20 @@ def usage_extensions(
     found: list[EncodedExtension] = []
     usage = key_usage_extension(key_usage)
     if usage is not None:
-        found.append(_encoded(usage, critical=True))
+        found.append(encoded(usage, critical=True))
     extended = extended_key_usage_extension(extended_key_usages)
     if extended is not None:
         stamps = ExtendedKeyUsageOID.TIME_STAMPING in extended
-        found.append(_encoded(extended, critical=stamps))
+        found.append(encoded(extended, critical=stamps))
     return found
 
 
 def subject_key_identifier(digest: bytes) -> EncodedExtension:
-    return _encoded(x509.SubjectKeyIdentifier(digest), critical=False)
+    return encoded(x509.SubjectKeyIdentifier(digest), critical=False)
 
 
 def authority_key_identifier(digest: bytes) -> EncodedExtension:
-    return _encoded(x509.AuthorityKeyIdentifier(digest, None, None), critical=False)
+    return encoded(x509.AuthorityKeyIdentifier(digest, None, None), critical=False)
 
 
 def alternative_names(san_der: bytes, *, subject_is_empty: bool) -> EncodedExtension:
@@ -159,13 +159,13 @@ def publication_extensions(urls: PublicationUrls) -> list[EncodedExtension]:
         *(_access(AuthorityInformationAccessOID.CA_ISSUERS, url) for url in urls.ca_issuers),
     ]
     if access:
-        found.append(_encoded(x509.AuthorityInformationAccess(access), critical=False))
+        found.append(encoded(x509.AuthorityInformationAccess(access), critical=False))
     if urls.crl:
         points = [
             x509.DistributionPoint([x509.UniformResourceIdentifier(url)], None, None, None)
             for url in urls.crl
         ]
-        found.append(_encoded(x509.CRLDistributionPoints(points), critical=False))
+        found.append(encoded(x509.CRLDistributionPoints(points), critical=False))
     return found
 
 
@@ -173,5 +173,6 @@ def _access(method: x509.ObjectIdentifier, url: str) -> x509.AccessDescription:
     return x509.AccessDescription(method, x509.UniformResourceIdentifier(url))
 
 
-def _encoded(value: x509.ExtensionType, *, critical: bool) -> EncodedExtension:
+def encoded(value: x509.ExtensionType, *, critical: bool) -> EncodedExtension:
+    """An extension that the library knows."""
     return EncodedExtension(value.oid, critical, value.public_bytes())

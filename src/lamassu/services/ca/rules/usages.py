@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lamassu.kernel.x509.keys import KeyFacts
+from lamassu.kernel.x509.keys import NEWER_KEYS, KeyFacts
 from lamassu.kernel.x509.usages import AUTHORITY_USAGES, EXTENDED_KEY_USAGE_NAMES
 from lamassu.services.ca.contract import IssuanceProfile
 
 CA_KEY_USAGE = ("CertSign", "CRLSign")
 _EXTENDED = frozenset(EXTENDED_KEY_USAGE_NAMES)
-# What a key of its kind cannot do: RFC 3279 §2.3.1 for RSA, RFC 8813 §3 for curves.
+# What a key of its kind cannot do: RFC 3279 §2.3.1 for RSA, RFC 8813 §3 for curves, RFC 8410 §5
+# and RFC 9881 §5 for those that only sign.
 _NOT_FOR = {
     "RSA": frozenset({"KeyAgreement", "EncipherOnly", "DecipherOnly"}),
     "ECDSA": frozenset({"KeyEncipherment", "DataEncipherment"}),
+    **dict.fromkeys(
+        NEWER_KEYS,
+        frozenset(
+            {"KeyEncipherment", "DataEncipherment", "KeyAgreement", "EncipherOnly", "DecipherOnly"}
+        ),
+    ),
 }
 
 
@@ -33,13 +40,15 @@ def key_usage_for(
 
 
 def extended_key_usages_for(profile: IssuanceProfile, requested: Sequence[str]) -> tuple[str, ...]:
-    """Extended key usages of an end-entity certificate; what is honoured is narrowed."""
+    """Extended key usages of an end-entity certificate; what is honoured is narrowed to usages
+    that have a name and those that the profile lists by OID."""
     if not profile.honor_extended_key_usages:
         return tuple(profile.extended_key_usages)
     return tuple(
         name
         for name in dict.fromkeys(requested)
-        if name in _EXTENDED and name not in AUTHORITY_USAGES
+        if (name in _EXTENDED or name in profile.extended_key_usages)
+        and name not in AUTHORITY_USAGES
     )
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.x509.keys import KeyFacts
-from lamassu.services.ca.contract import Certificate, IssuanceProfile, Validity
+from lamassu.services.ca.contract import (
+    NO_EXPIRY,
+    Certificate,
+    IssuanceProfile,
+    IssuerEnd,
+    Validity,
+)
 
 # Devices whose clock runs a little behind must not refuse a certificate just made.
 BACKDATING = timedelta(minutes=1)
@@ -17,8 +23,8 @@ DEFAULT_MINIMUM = timedelta(hours=1)
 # Keys below 3072 bits are for short-lived certificates (decision 18).
 LONGEST_SMALL_RSA = timedelta(hours=17520)
 _SMALL_RSA_BITS = 3072
-# The last instant that X.509 can name (RFC 5280 §4.1.2.5).
-_END_OF_TIME = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+# A clock that is further behind is not corrected by backdating.
+LONGEST_BACKDATING = timedelta(days=30)
 
 
 def is_set(validity: Validity) -> bool:
@@ -38,7 +44,7 @@ def end_of(validity: Validity, now: datetime, *, field: str) -> datetime:
             end = now + validity.duration
     except OverflowError:
         end = None
-    if end is None or not now < end <= _END_OF_TIME:
+    if end is None or not now < end <= NO_EXPIRY:
         raise RuleViolation(
             "the validity must end in the future, and before the year 10000",
             code="validity_out_of_range",
@@ -47,14 +53,18 @@ def end_of(validity: Validity, now: datetime, *, field: str) -> datetime:
     return end.replace(microsecond=0)
 
 
-def start_for(issuer: Certificate | None, now: datetime) -> datetime:
-    """The `not_before` of something issued now: a little ago, but not before its issuer's."""
-    start = (now - BACKDATING).replace(microsecond=0)
+def start_for(
+    issuer: Certificate | None, now: datetime, profile: IssuanceProfile | None = None
+) -> datetime:
+    """The `not_before` of something issued now: a little ago, or as long ago as the profile
+    says, but not before its issuer's."""
+    backdating = profile.backdating if profile is not None else None
+    start = (now - (BACKDATING if backdating is None else backdating)).replace(microsecond=0)
     return start if issuer is None else max(start, issuer.not_before)
 
 
 def check_ends_before_issuer(not_after: datetime, issuer: Certificate, *, field: str) -> None:
-    """Refuse a CA certificate that would outlive its issuer's (decision 15)."""
+    """Refuse a certificate that would outlive its issuer's (decision 15)."""
     if not_after > issuer.not_after:
         raise RuleViolation(
             f"outlives its issuer (until {issuer.not_after:%Y-%m-%d}); shorten the validity",
@@ -69,13 +79,16 @@ def end_entity_period(
     """`not_before` and `not_after` of an end-entity certificate (decisions 15, 18).
 
     It is clamped to the issuer's end, and to two years for a small RSA key. Raises
-    `RuleViolation` (`validity_below_minimum`) when less is left than the profile's minimum.
+    `RuleViolation` when less is left than the profile's minimum (`validity_below_minimum`), or
+    less than it asks for where it refuses to clamp (`validity_exceeds_issuer`).
     """
     asked = profile.validity if is_set(profile.validity) else Validity(duration=DEFAULT_VALIDITY)
-    start = start_for(issuer, now)
+    start = start_for(issuer, now, profile)
     end = wanted = end_of(asked, now, field="validity")
     if key.algorithm == "RSA" and key.size < _SMALL_RSA_BITS:
         end = min(end, start + LONGEST_SMALL_RSA)
+    if profile.at_issuer_end is IssuerEnd.REFUSE:
+        check_ends_before_issuer(end, issuer, field="validity")
     end = min(end, issuer.not_after)
     minimum = profile.minimum_validity or min(DEFAULT_MINIMUM, wanted - now)
     if end < wanted and end - now < minimum:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from functools import lru_cache
 
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict, LamassuError, NotFound, Unavailable
 from lamassu.kernel.records import Json, Records
 from lamassu.kernel.x509.csr import CertificateRequest, parse_csr, verify_csr_signature
 from lamassu.kernel.x509.names import subject_of
-from lamassu.kernel.x509.serials import new_serial_number, serial_hex
+from lamassu.kernel.x509.serials import serial_hex
 from lamassu.services.ca.contract import (
     Certificate,
     CertificateStatus,
@@ -24,40 +23,17 @@ from lamassu.services.ca.contract import (
 from lamassu.services.ca.model import IssuerVersions, NewCertificate
 from lamassu.services.ca.ports import CaStore, CaTransaction
 from lamassu.services.ca.rules.metadata import rendered
-from lamassu.services.ca.rules.names import (
-    check_alternative_names,
-    check_named,
-    name_for,
-    name_from_der,
-    subject_for,
-)
-from lamassu.services.ca.rules.profiles import (
-    check_for_devices,
-    check_for_end_entities,
-    check_key,
-    check_profile,
-)
+from lamassu.services.ca.rules.profiles import check_profile
 from lamassu.services.ca.rules.status import check_may_be_replaced, check_may_sign
-from lamassu.services.ca.rules.template import (
-    CertificateTemplate,
-    EncodedExtension,
-    alternative_names,
-    basic_constraints,
-    subject_key_id,
-    subject_key_identifier,
-    usage_extensions,
-)
+from lamassu.services.ca.rules.template import CertificateTemplate, subject_key_id
 from lamassu.services.ca.rules.usages import extended_key_usages_for, key_usage_for
-from lamassu.services.ca.rules.validity import end_entity_period
+from lamassu.services.ca.usecases.draft_certificate import Wish, draft
 from lamassu.services.ca.usecases.issuers import IssuingContext, IssuingContexts, ca_not_found
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import Key, KeyPurpose, Keys
 
-_NOT_A_CA = basic_constraints(ca=False)
 # A CA that changes at every attempt is being worked on by many at once.
 _ATTEMPTS = 5
-
-_usage_extensions = lru_cache(maxsize=256)(usage_extensions)
 
 
 class CertificateIssuing:
@@ -94,15 +70,25 @@ class CertificateIssuing:
             fresh = True
             now = self._clock.now()
             try:
-                draft = _draft(context, request, csr, now, own_hosts=self._own_hosts)
+                check_may_sign(context.issuer.authority, now)
+                drafted = draft(
+                    context.issuer,
+                    context.prepared,
+                    csr,
+                    _wish(request),
+                    now=now,
+                    own_hosts=self._own_hosts,
+                )
             except LamassuError:
                 if context.fresh:
                     raise
                 continue
             der = await self._keys.use(
-                context.issuer.authority.key_id, draft.signed_with, purpose=KeyPurpose.CA
+                context.issuer.authority.key_id, drafted.signed_with, purpose=KeyPurpose.CA
             )
-            new = _stored_form(context, request, csr, draft, der=der, engine_id=engine_id, now=now)
+            new = _stored_form(
+                context, request, csr, drafted, der=der, engine_id=engine_id, now=now
+            )
             issued = await self._store_issued(
                 context, request, new, now, created=subject_key is not None
             )
@@ -214,57 +200,17 @@ def _verified(request: IssueRequest) -> CertificateRequest:
     given = request.verified_csr
     if given is not None and given.der == request.csr_der:
         return given
-    csr = parse_csr(request.csr_der)
+    csr = parse_csr(request.csr_der, newer_keys=True)
     verify_csr_signature(csr)
     return csr
 
 
-def _draft(
-    context: IssuingContext,
-    request: IssueRequest,
-    csr: CertificateRequest,
-    now: datetime,
-    *,
-    own_hosts: Collection[str],
-) -> CertificateTemplate:
-    """The certificate to sign, if all rules allow it."""
-    issuer, profile = context.issuer, context.profile
-    check_may_sign(issuer.authority, now)
-    check_for_end_entities(profile, issuer.authority.first_generation)
-    if request.owner:
-        check_for_devices(profile)
-    check_key(profile, csr.key, field="csr")
-    not_before, not_after = end_entity_period(profile, issuer.authority.certificate, csr.key, now)
-    if request.subject_der is not None:
-        name = name_from_der(request.subject_der)
-    else:
-        name = name_for(subject_for(profile, csr))
-    san_der = request.san_der
-    if san_der is None and profile.honor_extensions:
-        san_der = csr.san_der
-    check_named(name, san_der)
-    extensions: list[EncodedExtension] = [
-        _NOT_A_CA,
-        *_usage_extensions(
-            key_usage_for(profile, csr.key_usage, csr.key),
-            extended_key_usages_for(profile, csr.extended_key_usages),
-        ),
-        subject_key_identifier(subject_key_id(csr.spki)),
-        issuer.key_identifier,
-    ]
-    if san_der is not None:
-        check_alternative_names(san_der, own_hosts=own_hosts)
-        extensions.append(alternative_names(san_der, subject_is_empty=not name.rdns))
-    extensions.extend(issuer.publication_under(profile))
-    return CertificateTemplate(
-        subject=name,
-        issuer=issuer.name,
-        public_key=csr.public_key,
-        serial_number=new_serial_number(),
-        not_before=not_before,
-        not_after=not_after,
-        extensions=extensions,
-        issuer_path=issuer.path,
+def _wish(request: IssueRequest) -> Wish:
+    return Wish(
+        owner=request.owner,
+        device_id=request.device_id,
+        subject_der=request.subject_der,
+        san_der=request.san_der,
     )
 
 
@@ -272,7 +218,7 @@ def _stored_form(
     context: IssuingContext,
     request: IssueRequest,
     csr: CertificateRequest,
-    draft: CertificateTemplate,
+    drafted: CertificateTemplate,
     *,
     der: bytes,
     engine_id: str,
@@ -280,17 +226,17 @@ def _stored_form(
 ) -> NewCertificate:
     authority, profile = context.issuer.authority, context.profile
     certificate = Certificate(
-        serial_number=serial_hex(draft.serial_number),
+        serial_number=serial_hex(drafted.serial_number),
         der=der,
-        subject=subject_of(draft.subject),
+        subject=subject_of(drafted.subject),
         issuer=authority.certificate.subject,
         subject_key_id=subject_key_id(csr.spki).hex(),
         authority_key_id=authority.certificate.subject_key_id,
         issuer_ca_id=authority.id,
         issuer_serial_number=authority.certificate.serial_number,
         issuer_level=authority.level,
-        not_before=draft.not_before,
-        not_after=draft.not_after,
+        not_before=drafted.not_before,
+        not_after=drafted.not_after,
         stored_status=CertificateStatus.ACTIVE,
         type=CertificateType.MANAGED if engine_id else CertificateType.IMPORTED_WITHOUT_KEY,
         is_ca=False,

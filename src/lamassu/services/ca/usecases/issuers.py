@@ -11,6 +11,7 @@ from lamassu.kernel.errors import NotFound, RuleViolation
 from lamassu.services.ca.contract import CertificationAuthority, IssuanceProfile
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.names import name_from_der
+from lamassu.services.ca.rules.prepared import PreparedProfile, prepared
 from lamassu.services.ca.rules.template import (
     EncodedExtension,
     PublicationUrls,
@@ -88,9 +89,13 @@ class IssuingContext:
     """
 
     issuer: Issuer
-    profile: IssuanceProfile
+    prepared: PreparedProfile
     stored_profile_id: str
     fresh: bool
+
+    @property
+    def profile(self) -> IssuanceProfile:
+        return self.prepared.profile
 
 
 class IssuingContexts:
@@ -105,7 +110,7 @@ class IssuingContexts:
         self._store = store
         self._validation_urls = tuple(validation_urls)
         self._issuers: dict[str, Issuer] = {}
-        self._profiles: dict[str, IssuanceProfile] = {}
+        self._profiles: dict[str, PreparedProfile] = {}
 
     async def find(
         self, ca_id: str, *, inline: IssuanceProfile | None, profile_id: str | None, fresh: bool
@@ -119,18 +124,18 @@ class IssuingContexts:
         if issuer is None:
             issuer = await self._read_issuer(ca_id)
         if inline is not None:
-            return IssuingContext(issuer, inline, "", not kept)
+            return IssuingContext(issuer, prepared(inline), "", not kept)
         wanted = profile_id or issuer.authority.profile_id
         if not wanted:
             raise RuleViolation(
                 "the CA has no default profile; name one", code="profile_missing", field="profile"
             )
-        profile = None if fresh else self._profiles.get(wanted)
-        if profile is not None:
+        ready = None if fresh else self._profiles.get(wanted)
+        if ready is not None:
             kept = True
         else:
-            profile = await self._read_profile(wanted)
-        return IssuingContext(issuer, profile, wanted, not kept)
+            ready = await self._read_profile(wanted)
+        return IssuingContext(issuer, ready, wanted, not kept)
 
     async def _read_issuer(self, ca_id: str) -> Issuer:
         authority = await newest_generation(ca_id, self._store)
@@ -144,15 +149,15 @@ class IssuingContexts:
         self._issuers[ca_id] = issuer
         return issuer
 
-    async def _read_profile(self, profile_id: str) -> IssuanceProfile:
+    async def _read_profile(self, profile_id: str) -> PreparedProfile:
         profile = await self._store.find_profile(profile_id)
         if profile is None:
             self._profiles.pop(profile_id, None)
             raise profile_not_found()
         if len(self._profiles) >= _MOST_KEPT:
             self._profiles.clear()
-        self._profiles[profile_id] = profile
-        return profile
+        ready = self._profiles[profile_id] = prepared(profile)
+        return ready
 
 
 async def newest_generation(ca_id: str, store: CaStore) -> CertificationAuthority | None:
