@@ -162,6 +162,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         own_hosts=await access.own_hosts(),
         people=access,
         production=mode is Mode.PRODUCTION,
+        platform_cas=access.trust_anchor_pem,
     )
     access.approvals = ca.approvals
     va = VaService(

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from lamassu.platform.messaging import EventBus
 
 CALLER = system_caller("ca")
-TYPES = ("ca.create", "ca.import", "ca.reissue")
+TYPES = ("ca.create", "ca.import", "ca.reissue", "certificate.create")
 
 
 class KeyKeeper:
-    """Binds the keys of CAs in the KMS, should a crash have come between the two commits.
+    """Binds the keys of CAs and of created certificates in the KMS, should a crash have come
+    between the two commits.
 
     Idempotent. As a consumer begins with the first event ever, CAs made before bindings were
     kept get theirs too.
@@ -27,9 +28,11 @@ class KeyKeeper:
 
     async def handle(self, event: StoredEvent) -> None:
         """Only the subject is believed. Raises `Unavailable` when the event should come again."""
-        kind, _, ca_id = event.subject.partition("/")
+        kind, _, name = event.subject.partition("/")
         if kind == "ca":
-            await self._service.hold_key_of(ca_id, caller=CALLER)
+            await self._service.hold_key_of(name, caller=CALLER)
+        elif kind == "certificate":
+            await self._service.hold_key_of_certificate(name, caller=CALLER)
 
 
 class KeyFollower:

@@ -88,6 +88,14 @@ class CaTransaction(Protocol):
         """Store a CA with its certificate. Raises `Conflict` if the id is taken."""
         ...
 
+    async def lock_orphans(self, *, limit: int) -> Sequence[CertificationAuthority]:
+        """CAs whose issuer is none of ours, locked likewise, by id."""
+        ...
+
+    async def relink(self, moved: Sequence[CertificationAuthority]) -> None:
+        """Write back parents, levels and issuers of locked CAs."""
+        ...
+
     async def insert_certificate(self, new: NewCertificate) -> None:
         """Store a certificate that no request asked for: one CA's for another's key."""
         ...
@@ -214,6 +222,10 @@ class CaStore(Protocol):
     async def find_ca(self, ca_id: str) -> CertificationAuthority | None: ...
 
     async def find_ca_by_key_id(self, subject_key_id: str) -> CertificationAuthority | None: ...
+
+    async def find_ca_with_key(self, key_id: str) -> CertificationAuthority | None:
+        """The CA that signs with this key of the KMS."""
+        ...
 
     async def generations(self, ca_id: str) -> Sequence[CertificationAuthority]:
         """The line of this CA, each followed by its successor; empty if there is no such CA."""

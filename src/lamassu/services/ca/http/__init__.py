@@ -8,6 +8,7 @@ from lamassu.services.ca.http.authorities import authority_routes
 from lamassu.services.ca.http.ca_keys import ca_key_routes
 from lamassu.services.ca.http.certificates import certificate_routes
 from lamassu.services.ca.http.external import external_routes
+from lamassu.services.ca.http.imports import import_routes
 from lamassu.services.ca.http.profiles import profile_routes
 from lamassu.services.ca.usecases import CaService
 
@@ -16,6 +17,7 @@ def routes(service: CaService) -> list[Route]:
     """All of them."""
     return [
         *external_routes(service),
+        *import_routes(service),
         *authority_routes(service),
         *ca_key_routes(service),
         *certificate_routes(service),

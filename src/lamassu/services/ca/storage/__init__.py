@@ -135,6 +135,9 @@ class CaStorage:
             AUTHORITIES.where(certificates.c.subject_key_id == subject_key_id)
         )
 
+    async def find_ca_with_key(self, key_id: str) -> CertificationAuthority | None:
+        return await self._find_authority(AUTHORITIES.where(cas.c.key_id == key_id))
+
     async def generations(self, ca_id: str) -> Sequence[CertificationAuthority]:
         first = (
             select(func.coalesce(cas.c.lineage_id, cas.c.id))

@@ -27,6 +27,7 @@ from lamassu.services.ca.contract import (
 from lamassu.services.ca.contract.approvals import OPEN
 from lamassu.services.ca.contract.external import AwaitedCa
 from lamassu.services.ca.model import (
+    NO_CA,
     CascadeJob,
     IssuerVersions,
     JobStatus,
@@ -35,6 +36,7 @@ from lamassu.services.ca.model import (
 )
 from lamassu.services.ca.storage.awaited import awaited_of, values_of_awaited
 from lamassu.services.ca.storage.profiles import profile_of, values_of_profile
+from lamassu.services.ca.storage.hierarchy import relink
 from lamassu.services.ca.storage.rows import (
     CA_COLUMNS,
     CERTIFICATE_COLUMNS,
@@ -167,6 +169,18 @@ class SqlCaTransaction(ServiceUnit):
             await self._connection.execute(insert(cas).values(values_of_ca(authority)))
         except IntegrityError:
             raise Conflict("the CA exists already", code="already_exists") from None
+
+    async def lock_orphans(self, *, limit: int) -> Sequence[CertificationAuthority]:
+        query = (
+            AUTHORITIES.where(certificates.c.issuer_ca_id == NO_CA, certificates.c.is_ca)
+            .order_by(cas.c.id)
+            .limit(limit)
+            .with_for_update()
+        )
+        return [authority_of(row) for row in await self._connection.execute(query)]
+
+    async def relink(self, moved: Sequence[CertificationAuthority]) -> None:
+        await relink(self._connection, moved)
 
     async def insert_certificate(self, new: NewCertificate) -> None:
         await self._connection.execute(insert(certificates).values(values_of_new(new)))

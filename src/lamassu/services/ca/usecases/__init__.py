@@ -11,6 +11,7 @@ from lamassu.kernel.errors import LamassuError
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.json_patch import Patch
 from lamassu.kernel.listing import ListQuery, Page
+from lamassu.kernel.records import Json
 from lamassu.services.ca.contract import (
     ApprovalPolicy,
     Certificate,
@@ -40,13 +41,18 @@ from lamassu.services.ca.model import (
     StatusChange,
 )
 from lamassu.services.ca.ports import CaStore
+from lamassu.services.ca.rules.imported import BroughtCa
 from lamassu.services.ca.rules.status import standing_of
+from lamassu.services.ca.rules.subject_keys import CertificateOrder
 from lamassu.services.ca.usecases.adopt_authorities import AuthorityAdoption
 from lamassu.services.ca.usecases.adopt_certificates import CertificateAdoption
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.change_status import StatusChanges
 from lamassu.services.ca.usecases.create_ca import CaCreation
+from lamassu.services.ca.usecases.create_certificate import CertificateCreation
 from lamassu.services.ca.usecases.hold_keys import KeyHolds
+from lamassu.services.ca.usecases.import_ca import CaImport, PlatformCas
+from lamassu.services.ca.usecases.import_certificate import CertificateImport
 from lamassu.services.ca.usecases.import_signed import Imported, SignedImport
 from lamassu.services.ca.usecases.issue_certificate import CertificateIssuing
 from lamassu.services.ca.usecases.issuers import (
@@ -83,13 +89,15 @@ class CaService:
         own_hosts: Collection[str] = (),
         people: People | None = None,
         production: bool = False,
+        platform_cas: PlatformCas | None = None,
     ) -> None:
         """`validation_urls` are bases such as `http://pki.example:8080`, under which OCSP, CRLs
         and CA certificates are found. `revocations` may be set later (the VA needs the CA
         first). `default_profile_id` is for CAs made in the seed's spelling without a profile.
         `own_hosts`, lower-case names and addresses of the platform itself, are certified for
         nobody who asks by a CSR. `people` are those who can be made approvers.
-        In `production` no root of a rehearsal is taken in.
+        In `production` no root of a rehearsal is taken in. `platform_cas` tells the
+        certificates of the platform's own CA, which is never imported.
         """
         self.revocations = revocations
         # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
@@ -97,11 +105,12 @@ class CaService:
         self._store = storage
         self._keys = keys
         self._clock = clock
+        contexts = IssuingContexts(storage, validation_urls)
         self._issuing = CertificateIssuing(
             store=storage,
             keys=keys,
             clock=clock,
-            contexts=IssuingContexts(storage, validation_urls),
+            contexts=contexts,
             own_hosts=own_hosts,
         )
         self.approvals = ApprovalDesk(store=storage, people=people, clock=clock)
@@ -139,6 +148,11 @@ class CaService:
             validation_urls=validation_urls,
             default_profile_id=default_profile_id,
         )
+        self._certificates = CertificateCreation(
+            keys=keys, clock=clock, contexts=contexts, issuing=self._issuing, holds=self._holds
+        )
+        self._imports = CaImport(store=storage, keys=keys, clock=clock, platform_cas=platform_cas)
+        self._certificate_imports = CertificateImport(store=storage, clock=clock)
         self._signed = SignedImport(store=storage, clock=clock, production=production)
 
     # --- what other slices ask for (contract.Authorities) ---------------------------------
@@ -193,7 +207,9 @@ class CaService:
         return profile
 
     async def issue(self, request: IssueRequest) -> Issued:
-        return await self._issuing.issue(request)
+        issued = await self._issuing.issue(request)
+        await self._holds.hold_certificate(issued.certificate, caller=request.caller)
+        return issued
 
     async def find_issued(self, request_key: str) -> Certificate | None:
         return await self._store.find_issued(request_key)
@@ -259,6 +275,10 @@ class CaService:
         """Have the KMS keep this CA's key, if it does not already. Raises `Unavailable`."""
         await self._holds.repair(ca_id, caller=caller)
 
+    async def hold_key_of_certificate(self, serial_number: str, *, caller: Caller) -> None:
+        """The same for the key of a certificate that was made here. Raises `Unavailable`."""
+        await self._holds.repair_certificate(serial_number, caller=caller)
+
     async def request_certificate(
         self, request: CaRequest, root_id: str, *, caller: Caller, demand: Demand | None = None
     ) -> AwaitedCa:
@@ -286,6 +306,22 @@ class CaService:
         for authority in imported.authorities:
             await self._holds.hold(authority, caller=caller)
         return imported
+
+    async def import_ca(self, brought: BroughtCa, *, caller: Caller) -> CertificationAuthority:
+        """See `CaImport.take`."""
+        authority = await self._imports.take(brought, caller=caller)
+        await self._holds.hold(authority, caller=caller)
+        return authority
+
+    async def import_certificate(
+        self, der: bytes, metadata: Mapping[str, Json], *, caller: Caller
+    ) -> Certificate:
+        """See `CertificateImport.take`."""
+        return await self._certificate_imports.take(der, metadata, caller=caller)
+
+    async def create_certificate(self, order: CertificateOrder) -> Certificate:
+        """See `CertificateCreation.create`."""
+        return await self._certificates.create(order)
 
     async def ceremony_of(self, certificate: Certificate) -> str | None:
         """The CA that signed this, if its key is offline: its CRL is made at a ceremony."""

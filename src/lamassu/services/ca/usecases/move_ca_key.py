@@ -50,8 +50,9 @@ class CaKeyMoving:
 
     async def follow(self, key_id: str, *, caller: Caller) -> None:
         """Note where a key is now, after a crash between the KMS's commit and the CA's."""
-        authority = await self._store.find_ca_by_key_id(key_id)
-        if authority is not None and authority.key_id == key_id:
+        # an imported CA's subject key identifier need not be its key's id
+        authority = await self._store.find_ca_with_key(key_id)
+        if authority is not None:
             await self._note(authority.id, caller)
 
     async def _authority(self, ca_id: str) -> CertificationAuthority:
