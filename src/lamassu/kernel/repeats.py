@@ -11,10 +11,10 @@ What is kept is what the event says, never more; events carry no secrets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lamassu.kernel.records import Record
 
@@ -26,6 +26,7 @@ class KeptAnswer:
     digest: str
     status: int
     body: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -31,9 +31,7 @@ class AnswerKeeper:
     async def find(self, service: str, answer_id: str) -> KeptAnswer | None:
         """The answer, unless it is too old to be given again."""
         table = answers_table(service)
-        query = select(table.c.digest, table.c.status, table.c.body, table.c.created_at).where(
-            table.c.id == answer_id
-        )
+        query = select(table).where(table.c.id == answer_id)
         async with self._database.reading(service) as connection:
             row = (await connection.execute(query)).first()
         if row is None:
@@ -42,7 +40,7 @@ class AnswerKeeper:
             async with self._database.unit(service) as unit:
                 await unit.connection.execute(delete(table).where(table.c.id == answer_id))
             return None
-        return KeptAnswer(row.digest, row.status, row.body)
+        return KeptAnswer(row.digest, row.status, row.body, row.headers)
 
     async def take_room(self, service: str, principal: str) -> None:
         """Count one more. Raises `TooMany` (`idempotency_keys_exhausted`)."""

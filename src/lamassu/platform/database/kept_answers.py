@@ -14,7 +14,7 @@ from sqlalchemy import Column, Index, MetaData, Table, insert
 from lamassu.kernel.records import Record
 from lamassu.kernel.repeats import PendingAnswer, pending_answer
 from lamassu.platform.database.prepared import Prepared
-from lamassu.platform.database.types import Integer, Text, UtcDateTime
+from lamassu.platform.database.types import Integer, JsonDocument, Text, UtcDateTime
 
 KEEPING = ("ca", "kms", "va", "dmsmanager", "devicemanager")
 """The services that create something for clients, and so have the table."""
@@ -32,6 +32,7 @@ def answers_table(service: str) -> Table:
         Column("digest", Text, nullable=False),
         Column("status", Integer, nullable=False),
         Column("body", Text, nullable=False),
+        Column("headers", JsonDocument, nullable=False),
         Column("created_at", UtcDateTime, nullable=False),
         Index(f"{name}_by_age", "created_at"),
         Index(f"{name}_by_principal", "principal"),
@@ -56,6 +57,7 @@ class KeptRow(TypedDict):
     digest: str
     status: int
     body: str
+    headers: dict[str, str]
     created_at: datetime
 
 
@@ -84,6 +86,7 @@ def keeping(service: str, records: Sequence[Record], now: datetime) -> Keeping |
         digest=pending.digest,
         status=answer.status,
         body=answer.body,
+        headers=dict(answer.headers),
         created_at=now,
     )
     return Keeping(pending, row)

@@ -154,7 +154,8 @@ class _Search:
             assert isinstance(document, Mapping)
             document = document[creation.part]
         answer: BaseModel = creation.answer.model_validate(document)
-        return KeptAnswer(self._digest, self._route.status, json_bytes(answer).decode())
+        headers = {"etag": f'"{event.version}"'} if creation.etag else {}
+        return KeptAnswer(self._digest, self._route.status, json_bytes(answer).decode(), headers)
 
 
 def _replayed(kept: KeptAnswer, digest: str) -> Response:
@@ -164,7 +165,9 @@ def _replayed(kept: KeptAnswer, digest: str) -> Response:
             code="idempotency_key_reused",
             field=HEADER,
         )
-    return json_bytes_answer(kept.body.encode(), status=kept.status, headers={REPLAYED: "true"})
+    return json_bytes_answer(
+        kept.body.encode(), status=kept.status, headers={**kept.headers, REPLAYED: "true"}
+    )
 
 
 def _request_digest(call: Call) -> str:

@@ -78,11 +78,13 @@ Access.EST = Access(AccessKind.EST)
 @dataclass(frozen=True, slots=True)
 class Creation:
     """The event that says what a request made, and so holds its answer: all of its data, or
-    `part` of it. It carries no secret, so neither does what is kept of the answer."""
+    `part` of it. It carries no secret, so neither does what is kept of the answer. With `etag`
+    the event's version is the answer's ETag."""
 
     event_type: str
     answer: type[BaseModel]
     part: str | None = None
+    etag: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from lamassu.kernel.listing import FieldType, Filterable
 from lamassu.platform.http import (
     Access,
     Call,
+    Creation,
     Route,
     WireModel,
     empty_answer,
@@ -169,6 +170,7 @@ def _list_routes(handlers: _Handlers) -> list[Route]:
             body=CreateDevice,
             answer=DeviceAnswer,
             status=201,
+            creates=[Creation("device.create", DeviceAnswer)],
         ),
     ]
 

@@ -10,6 +10,7 @@ from lamassu.kernel.listing import FieldType, Filterable
 from lamassu.platform.http import (
     Access,
     Call,
+    Creation,
     Route,
     empty_answer,
     json_answer,
@@ -87,6 +88,7 @@ def routes(service: DmsService) -> list[Route]:
             body=DmsBody,
             answer=DmsAnswer,
             status=201,
+            creates=[Creation("dms.create", DmsAnswer, etag=True)],
         ),
         Route(
             method="GET",
@@ -181,7 +183,7 @@ def _expected_version(call: Call) -> int | None:
 
 
 def _dms_answer(dms: Dms, *, status: int = 200) -> Response:
-    return json_answer(dms_document(dms), status=status, headers={"etag": f'"{dms.version}"'})
+    return json_answer(_answer(dms), status=status, headers={"etag": f'"{dms.version}"'})
 
 
 def _answer(dms: Dms) -> DmsAnswer:

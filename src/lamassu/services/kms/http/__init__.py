@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from lamassu.kernel.listing import FieldType, Filterable
-from lamassu.platform.http import Access, Call, Route, json_answer, page_answer
+from lamassu.platform.http import Access, Call, Creation, Route, json_answer, page_answer
 from lamassu.platform.http.authorization import check_may
 from lamassu.platform.http.wire import JsonPatches
 from lamassu.services.kms import rules
@@ -90,6 +90,7 @@ def routes(kms: KmsService) -> list[Route]:
             body=CreateKey,
             answer=KeyAnswer,
             status=201,
+            creates=[Creation("kms.create", KeyAnswer)],
         ),
         Route(
             method="POST",
@@ -103,6 +104,7 @@ def routes(kms: KmsService) -> list[Route]:
             body=ImportKey,
             answer=KeyAnswer,
             status=201,
+            creates=[Creation("kms.import", KeyAnswer)],
         ),
         Route(
             method="GET",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import datetime
 
 from pydantic import Field, JsonValue
@@ -10,16 +9,15 @@ from starlette.responses import Response
 
 from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.wire_text import format_time
-from lamassu.kernel.x509.facts import certificate_facts
-from lamassu.kernel.x509.pem import pem_of
 from lamassu.platform.http.answers import json_answer
 from lamassu.platform.http.call import Call
-from lamassu.platform.http.routing import Access, Route
+from lamassu.platform.http.routing import Access, Creation, Route
 from lamassu.platform.http.wire import WireBase64, WireModel
 from lamassu.services.ceremony.contract import order_document
 from lamassu.services.kms.contract import KeyAlgorithm, KeySpec
 from lamassu.services.va.model import Responder
 from lamassu.services.va.usecases import VaService
+from lamassu.services.va.usecases.responder_document import responder_document
 
 LARGEST_DELIVERY = 6 * 1024 * 1024
 
@@ -137,6 +135,7 @@ def offline_routes(service: VaService) -> list[Route]:
             body=ResponderBody,
             answer=ResponderAnswer,
             status=201,
+            creates=[Creation("va.responder.create", ResponderAnswer)],
         ),
     ]
 
@@ -195,21 +194,4 @@ class _Handlers:
 
 
 def _responder(responder: Responder, now: datetime) -> ResponderAnswer:
-    facts = None if responder.certificate is None else certificate_facts(responder.certificate)
-    status = "AWAITING_CERTIFICATE"
-    if facts is not None:
-        status = "ACTIVE" if facts.not_before <= now < facts.not_after else "EXPIRED"
-    return ResponderAnswer(
-        key_id=responder.key_id,
-        ca_id=responder.ca_id,
-        engine_id=responder.engine_id,
-        status=status,
-        csr=_pem(responder.csr, "CERTIFICATE REQUEST"),
-        certificate="" if responder.certificate is None else _pem(responder.certificate),
-        valid_to="" if facts is None else format_time(facts.not_after),
-        creation_ts=format_time(responder.created_at),
-    )
-
-
-def _pem(der: bytes, label: str = "CERTIFICATE") -> str:
-    return base64.b64encode(pem_of(der, label)).decode("ascii")
+    return ResponderAnswer.model_validate(responder_document(responder, now))

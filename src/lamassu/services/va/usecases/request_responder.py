@@ -19,6 +19,7 @@ from lamassu.services.ca.contract import Authorities
 from lamassu.services.kms.contract import KeyPurpose, Keys, KeySpec
 from lamassu.services.va.model import Responder
 from lamassu.services.va.ports import VaStorage
+from lamassu.services.va.usecases.responder_document import responder_document
 
 _LONGEST_NAME = 64
 
@@ -100,10 +101,11 @@ class ResponderRequests:
             "ca_id": responder.ca_id,
             "engine_id": responder.engine_id,
         }
+        document = responder_document(responder, responder.created_at)
         subject = f"responder/{responder.key_id}"
         async with self._storage.unit() as unit:
             await unit.add_responder(responder)
-            unit.emit(Event("va.responder.create", subject, 1, data, caller))
+            unit.emit(Event("va.responder.create", subject, 1, document, caller))
             unit.audit(AuditRecord("va.responder.create", subject, caller, detail=data))
 
 
