@@ -30,6 +30,7 @@ async def running_jobs(platform: Platform) -> AsyncIterator[None]:
             await _attempt("refresh_crls", refresh)
             await _attempt("reap_unbound", platform.dms.reap)
             await _attempt("expire_approvals", platform.ca.approvals.expire_overdue)
+            await _attempt("forget_answers", platform.answers.purge)
             await asyncio.sleep(JOB_INTERVAL)
 
     async def cascades() -> None:

@@ -15,6 +15,7 @@ from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.identity import system_caller
 from lamassu.platform.config import Settings, check_start
 from lamassu.platform.database import SERVICES, Database, RecordWriter
+from lamassu.platform.database.answer_keeper import AnswerKeeper
 from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import EventBus
 from lamassu.platform.security.process import forbid_core_dumps
@@ -66,6 +67,7 @@ class Platform:
     devices: DeviceService
     dms: DmsService
     alerts: AlertsService
+    answers: AnswerKeeper
     metrics: Metrics
 
     @property
@@ -206,6 +208,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         devices=devices,
         dms=dms,
         alerts=alerts,
+        answers=AnswerKeeper(database, clock),
         metrics=metrics,
     )
 

@@ -124,6 +124,7 @@ def applications(platform: Platform, running: Running) -> Mapping[str, Applicati
             checks=_checks(platform, running),
             lesser_checks=_lesser_checks(platform),
             documented=True,
+            keeper=platform.answers,
             certificate_required=settings.http.client_auth.required,
         ),
         "http": build_app(
