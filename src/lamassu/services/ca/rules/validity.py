@@ -44,13 +44,15 @@ def end_of(validity: Validity, now: datetime, *, field: str) -> datetime:
             end = now + validity.duration
     except OverflowError:
         end = None
+    if end is not None:
+        end = end.replace(microsecond=0)  # as certificates do (RFC 5280 §4.1.2.5.2)
     if end is None or not now < end <= NO_EXPIRY:
         raise RuleViolation(
             "the validity must end in the future, and before the year 10000",
             code="validity_out_of_range",
             field=field,
         )
-    return end.replace(microsecond=0)
+    return end
 
 
 def start_for(
