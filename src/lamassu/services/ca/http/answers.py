@@ -189,17 +189,85 @@ class ImportedAnswer(Answer):
 
 
 class CryptoEnforcementAnswer(Answer):
-    """Which keys a profile takes."""
+    """Which keys a profile takes; the fields from `allow_ed25519_keys` on only where they say
+    something."""
 
     enabled: bool
     allow_rsa_keys: bool
     allowed_rsa_key_sizes: list[int] | None
     allow_ecdsa_keys: bool
     allowed_ecdsa_key_sizes: list[int] | None
+    allow_ed25519_keys: bool = False
+    allow_ml_dsa_keys: bool = False
+    allowed_ml_dsa_key_sizes: list[int] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unsaid(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        written: dict[str, object] = write(self)
+        return {name: value for name, value in written.items() if name in self.model_fields_set}
+
+
+class SubjectRulesAnswer(_WithoutUnset):
+    """A subject's template, and the patterns that every subject has to match."""
+
+    template: SubjectAnswer | None = None
+    patterns: SubjectAnswer | None = None
+
+
+class NamedValueAnswer(Answer):
+    """A general name, or a subtree of names."""
+
+    type: str
+    value: str
+
+
+class AllowedNamesAnswer(Answer):
+    """Names of one type that are allowed; any, without patterns."""
+
+    type: str
+    patterns: list[str]
+
+
+class AlternativeNamesAnswer(_WithoutUnset):
+    """Names that every certificate gets, and bounds of what any may carry."""
+
+    names: list[NamedValueAnswer] | None = None
+    allowed: list[AllowedNamesAnswer] | None = None
+
+
+class NameConstraintsAnswer(Answer):
+    """Within which names a CA may issue."""
+
+    permitted: list[NamedValueAnswer]
+    excluded: list[NamedValueAnswer]
+
+
+class CertificatePolicyAnswer(Answer):
+    """A certificate policy."""
+
+    oid: str
+    cps_uri: str
+
+
+class CustomExtensionAnswer(Answer):
+    """An extension that the CA knows nothing of; `value` is its DER in base64."""
+
+    oid: str
+    critical: bool
+    value: str
+
+
+class FindingAnswer(Answer):
+    """Something about a profile that somebody should know; it forbids nothing."""
+
+    code: str
+    field: str
+    text: str
 
 
 class ProfileAnswer(_WithoutUnset):
-    """An issuance profile; the fields from `minimum_validity` on only where they are set."""
+    """An issuance profile; the fields from `minimum_validity` on only where they are set, and
+    `warnings` only when it was written."""
 
     id: str
     name: str
@@ -215,10 +283,18 @@ class ProfileAnswer(_WithoutUnset):
     honor_extensions: bool
     crypto_enforcement: CryptoEnforcementAnswer
     minimum_validity: str | None = None
+    backdating: str | None = None
+    at_issuer_end: str | None = None
     path_length: int | None = None
+    subject_rules: SubjectRulesAnswer | None = None
+    alternative_names: AlternativeNamesAnswer | None = None
+    name_constraints: NameConstraintsAnswer | None = None
+    certificate_policies: list[CertificatePolicyAnswer] | None = None
+    custom_extensions: list[CustomExtensionAnswer] | None = None
     ca_id: str | None = None
     extensions: _Object | None = None
     crl_distribution_points: list[str] | None = None
+    warnings: list[FindingAnswer] | None = None
 
 
 class SignedDataAnswer(Answer):

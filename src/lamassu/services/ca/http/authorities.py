@@ -20,7 +20,6 @@ from lamassu.services.ca.http.bodies import (
     ProfileIdBody,
     SignCsrBody,
     StatusBody,
-    inline_profile,
 )
 from lamassu.services.ca.http.encoding import (
     CAS,
@@ -29,6 +28,7 @@ from lamassu.services.ca.http.encoding import (
     awaited_answer,
     progress_headers,
 )
+from lamassu.services.ca.http.profile_bodies import inline_profile
 from lamassu.services.ca.model import CertificateScope
 from lamassu.services.ca.usecases import CaService
 

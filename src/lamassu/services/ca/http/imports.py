@@ -15,8 +15,9 @@ from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.http import Access, Call, Route, WireModel, json_answer
 from lamassu.platform.http.wire import FreeForm, WireBase64
 from lamassu.services.ca.http.answers import CaAnswer, CertificateAnswer
-from lamassu.services.ca.http.bodies import MISSING, ProfileBody, SubjectBody, inline_profile
+from lamassu.services.ca.http.bodies import MISSING
 from lamassu.services.ca.http.encoding import Encoder
+from lamassu.services.ca.http.profile_bodies import ProfileBody, SubjectBody, inline_profile
 from lamassu.services.ca.rules.imported import BroughtCa
 from lamassu.services.ca.rules.subject_keys import CertificateOrder, SubjectKey
 from lamassu.services.ca.usecases import CaService

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from lamassu.platform.http import Access, Call, Route, empty_answer, json_answer, page_answer
 from lamassu.services.ca.http.answers import PageAnswer, ProfileAnswer
 from lamassu.services.ca.http.approvals import demand_of
-from lamassu.services.ca.http.bodies import ProfileBody
 from lamassu.services.ca.http.encoding import PROFILES, profile_answer
+from lamassu.services.ca.http.profile_bodies import ProfileBody
 from lamassu.services.ca.usecases import CaService
 
 

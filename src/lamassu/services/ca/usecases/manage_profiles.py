@@ -76,7 +76,7 @@ class ProfileManagement:
             previous = await transaction.lock_profile(profile.id)
             if previous is None:
                 raise profile_not_found()
-            profile = replace(profile, **{name: getattr(previous, name) for name in kept})
+            profile = _keeping(profile, previous, kept)
             check_profile(profile, self._clock.now())
             users = await transaction.cas_with_profile(profile.id)
             if profile.sign_as_ca and not previous.sign_as_ca and users:
@@ -121,6 +121,17 @@ class ProfileManagement:
                 caller=caller,
                 detail={},
             )
+
+
+def _keeping(
+    profile: IssuanceProfile, previous: IssuanceProfile, kept: Collection[str]
+) -> IssuanceProfile:
+    """The profile with these fields of the previous one; `crypto_enforcement.x` is one within."""
+    whole = [name for name in kept if "." not in name]
+    within = [name.partition(".")[2] for name in kept if "." in name]
+    profile = replace(profile, **{name: getattr(previous, name) for name in whole})
+    keys = {name: getattr(previous.crypto_enforcement, name) for name in within}
+    return replace(profile, crypto_enforcement=replace(profile.crypto_enforcement, **keys))
 
 
 def _in_use(ca_ids: Sequence[str]) -> Conflict:
