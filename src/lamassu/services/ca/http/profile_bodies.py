@@ -275,7 +275,11 @@ class ProfileBody(WireModel):
     honor_key_usage: bool = False
     key_usage: KeyUsages = Field(default_factory=list)
     honor_extended_key_usages: bool = False
-    extended_key_usages: ExtendedKeyUsages = Field(default_factory=list)
+    extended_key_usages: ExtendedKeyUsages = Field(
+        default_factory=list,
+        # the singular is one of the original's consoles'
+        validation_alias=AliasChoices("extended_key_usages", "extended_key_usage"),
+    )
     honor_subject: bool = False
     subject: SubjectBody = SubjectBody()
     subject_rules: SubjectRulesBody = SubjectRulesBody()
