@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from datetime import datetime, timedelta
 
 from lamassu.kernel.errors import Conflict, Forbidden, NotFound, RuleViolation
 from lamassu.kernel.identity import Principal, PrincipalKind
 from lamassu.services.ca.contract import (
     AdminStanding,
+    AllowedNames,
     Approval,
     ApprovalPolicy,
     ApprovalStatus,
     Demand,
     IssuanceProfile,
+    IssuerEnd,
     Operation,
     Verdict,
     Vote,
 )
 from lamassu.services.ca.contract.approvals import canonical_request
+from lamassu.services.ca.rules.validity import backdating_of
 
 APPROVAL_HEADER = "Lamassu-Approval"
 SHORTEST, LONGEST = timedelta(minutes=5), timedelta(days=7)
@@ -328,7 +332,54 @@ def weakened(previous: IssuanceProfile, updated: IssuanceProfile) -> tuple[str, 
         fields.append("path_length")
     if previous.ca_id is not None and updated.ca_id != previous.ca_id:
         fields.append("ca_id")
-    return tuple(fields)
+    if backdating_of(updated) > backdating_of(previous):
+        fields.append("backdating")
+    if previous.at_issuer_end is IssuerEnd.REFUSE and updated.at_issuer_end is IssuerEnd.CLAMP:
+        fields.append("at_issuer_end")
+    return (*fields, *_names_weakened(previous, updated), *_extensions_weakened(previous, updated))
+
+
+def _names_weakened(previous: IssuanceProfile, updated: IssuanceProfile) -> Iterator[str]:
+    """A name made another way counts, and every bound that fell or changed: which of two
+    expressions allows more cannot be told."""
+    old, new = previous.subject_rules, updated.subject_rules
+    if new.template not in (None, old.template) or (
+        old.template is not None and new.template is None
+    ):
+        yield "subject_rules.template"
+    if any(
+        before and before != after
+        for before, after in zip(astuple(old.patterns), astuple(new.patterns), strict=True)
+    ):
+        yield "subject_rules.patterns"
+    if set(updated.alternative_names.names) - set(previous.alternative_names.names):
+        yield "alternative_names.names"
+    bounds, bounds_now = previous.alternative_names.allowed, updated.alternative_names.allowed
+    if bounds is not None and (
+        bounds_now is None
+        or any(not any(_no_wider(one, now) for one in bounds) for now in bounds_now)
+    ):
+        yield "alternative_names.allowed"
+
+
+def _no_wider(before: AllowedNames, now: AllowedNames) -> bool:
+    if before.type is not now.type:
+        return False
+    return not before.patterns or (bool(now.patterns) and set(now.patterns) <= set(before.patterns))
+
+
+def _extensions_weakened(previous: IssuanceProfile, updated: IssuanceProfile) -> Iterator[str]:
+    old, new = previous.name_constraints, updated.name_constraints
+    types = {name.type for name in old.permitted}
+    if (
+        set(old.excluded) - set(new.excluded)
+        or types - {name.type for name in new.permitted}
+        or {name for name in new.permitted if name.type in types} - set(old.permitted)
+    ):
+        yield "name_constraints"
+    for name in ("certificate_policies", "custom_extensions"):
+        if set(getattr(updated, name)) - set(getattr(previous, name)):
+            yield name
 
 
 def _shorter(previous: IssuanceProfile, updated: IssuanceProfile) -> bool:
@@ -343,6 +394,11 @@ def _shorter(previous: IssuanceProfile, updated: IssuanceProfile) -> bool:
 
 def _keys_weakened(previous: IssuanceProfile, updated: IssuanceProfile) -> bool:
     old, new = previous.crypto_enforcement, updated.crypto_enforcement
+    # those that only an enforcement allows
+    if new.enabled and new.allow_ed25519_keys and not (old.enabled and old.allow_ed25519_keys):
+        return True
+    if new.enabled and new.allow_ml_dsa_keys and not (old.enabled and old.allow_ml_dsa_keys):
+        return True
     if not old.enabled:
         return False
     if not new.enabled:
@@ -361,6 +417,12 @@ def _keys_weakened(previous: IssuanceProfile, updated: IssuanceProfile) -> bool:
                 old.allowed_ecdsa_key_sizes,
                 new.allow_ecdsa_keys,
                 new.allowed_ecdsa_key_sizes,
+            ),
+            (
+                old.allow_ml_dsa_keys,
+                old.allowed_ml_dsa_key_sizes,
+                new.allow_ml_dsa_keys,
+                new.allowed_ml_dsa_key_sizes,
             ),
         )
     )

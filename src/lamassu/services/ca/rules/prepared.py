@@ -119,7 +119,25 @@ class PreparedProfile:
             return None
         return x509.SubjectAlternativeName(dict.fromkeys(found)).public_bytes()
 
-    def check_subject(self, name: x509.Name) -> None:
+    def subject_of_ca(self, requested: Subject, *, parent_id: str) -> Subject:
+        """The subject of a CA that is asked for with `requested`: the template's, or what was
+        asked for with what the profile itself says in its place, unless it honours all.
+
+        Raises `RuleViolation`.
+        """
+        known = Variables(csr=requested, key_id="", ca_id=parent_id)
+        made = self.subject_from(known)
+        if made is None and self.profile.honor_subject:
+            return requested
+        own = self.profile.subject
+        return made or Subject(
+            **{
+                one.name: getattr(own, one.name) or getattr(requested, one.name)
+                for one in fields(Subject)
+            }
+        )
+
+    def check_subject(self, name: x509.Name, *, field: str = "csr") -> None:
         """Each attribute matches its pattern; one that is absent is the empty text.
 
         Raises `RuleViolation` (`subject_not_allowed`).
@@ -132,7 +150,7 @@ class PreparedProfile:
                         f"the subject's {label} {str(value)[:64]!r} is not one that the profile "
                         f"allows ({getattr(self.profile.subject_rules.patterns, label)})",
                         code="subject_not_allowed",
-                        field="csr",
+                        field=field,
                     )
 
     def check_alternative_names(self, san_der: bytes) -> None:

@@ -12,7 +12,12 @@ from lamassu.kernel.x509.usages import (
     extended_key_usage_extension,
     key_usage_extension,
 )
-from lamassu.services.ca.contract import CryptoEnforcement, IssuanceProfile, NameConstraints
+from lamassu.services.ca.contract import (
+    CryptoEnforcement,
+    IssuanceProfile,
+    NameConstraints,
+    SubjectRules,
+)
 from lamassu.services.ca.rules.prepared import prepared
 from lamassu.services.ca.rules.validity import LONGEST_BACKDATING, end_of, is_set
 
@@ -156,6 +161,28 @@ def check_for_end_entities(profile: IssuanceProfile, ca_id: str) -> None:
             f"this profile is for the CA {profile.ca_id} only",
             code="profile_of_other_ca",
             field="profile",
+        )
+
+
+def check_for_ceremony(profile: IssuanceProfile) -> None:
+    """Refuse what a request to an offline root cannot carry, rather than lose it on the way.
+
+    Raises `RuleViolation` (`profile_not_for_ceremony`).
+    """
+    said = [
+        name
+        for name in (
+            *("subject_rules", "name_constraints", "certificate_policies"),
+            *("custom_extensions", "backdating"),
+        )
+        if getattr(profile, name) not in ((), None, SubjectRules(), NameConstraints())
+    ]
+    if said:
+        raise RuleViolation(
+            f"an offline root's ceremony decides without {', '.join(said)}; take a profile "
+            "without them, or make the CA under a root whose key is here",
+            code="profile_not_for_ceremony",
+            field="ca_issuance_profile",
         )
 
 

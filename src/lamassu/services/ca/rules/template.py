@@ -122,6 +122,31 @@ def alternative_names(san_der: bytes, *, subject_is_empty: bool) -> EncodedExten
     return EncodedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, subject_is_empty, san_der)
 
 
+# What each certificate of a CA says anew; all else its profile made it say.
+_OWN = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS,
+        ExtensionOID.FRESHEST_CRL,
+    }
+)
+
+
+def carried_extensions(der: bytes) -> list[EncodedExtension]:
+    """What a next certificate of the same CA says as this one (DER) does: name constraints,
+    policies, extensions that we do not know."""
+    return [
+        EncodedExtension(one.oid, one.critical, one.value.public_bytes())
+        for one in x509.load_der_x509_certificate(der).extensions
+        if one.oid not in _OWN
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class PublicationUrls:
     """Where relying parties find an issuer's OCSP responder, certificate and CRL."""

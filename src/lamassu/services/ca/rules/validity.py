@@ -60,9 +60,14 @@ def start_for(
 ) -> datetime:
     """The `not_before` of something issued now: a little ago, or as long ago as the profile
     says, but not before its issuer's."""
-    backdating = profile.backdating if profile is not None else None
-    start = (now - (BACKDATING if backdating is None else backdating)).replace(microsecond=0)
+    backdating = BACKDATING if profile is None else backdating_of(profile)
+    start = (now - backdating).replace(microsecond=0)
     return start if issuer is None else max(start, issuer.not_before)
+
+
+def backdating_of(profile: IssuanceProfile) -> timedelta:
+    """How far before issuance its certificates begin."""
+    return BACKDATING if profile.backdating is None else profile.backdating
 
 
 def check_ends_before_issuer(not_after: datetime, issuer: Certificate, *, field: str) -> None:

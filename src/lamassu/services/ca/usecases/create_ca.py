@@ -37,10 +37,12 @@ from lamassu.services.ca.rules.authorities import (
     roles_of_profiles,
 )
 from lamassu.services.ca.rules.metadata import users_own
+from lamassu.services.ca.rules.prepared import PreparedProfile, prepared
 from lamassu.services.ca.rules.profiles import check_key, check_profile
 from lamassu.services.ca.rules.status import check_may_sign
 from lamassu.services.ca.rules.template import (
     CertificateTemplate,
+    EncodedExtension,
     authority_key_identifier,
     basic_constraints,
     subject_key_id,
@@ -82,6 +84,7 @@ class _Plan:
     path_length: int | None
     not_before: datetime
     not_after: datetime
+    extensions: Sequence[EncodedExtension]  # what its own profile adds
     request: CaRequest
     basis: Mapping[str, str]  # digests of the stored profiles that this rests on
 
@@ -145,13 +148,13 @@ class CaCreation:
         check_ca_id(ca_id)
         if await self._store.find_ca(ca_id) or await self._store.find_awaited(ca_id):
             raise _exists()
-        subject = name_of(request.subject)
         if request.approvals is not None:
             await self._desk.check_policy(request.approvals, at="approvals.")
         basis: dict[str, str] = {}
         roles = await self._roles(request, now, basis)
+        own = prepared(roles.own) if roles.own is not None else None
         parent = await self._parent(roles.parent_id, now)
-        check_subject(subject, parent.name if parent else None)
+        subject = _subject(request, own, parent)
         if request.key.key_id:
             await self._refuse_existing_key(request.key.key_id)
         spec = check_key_spec(request, await self._keys.engines())
@@ -178,8 +181,9 @@ class CaCreation:
                 has_parent=parent is not None,
                 parent_path_length=_path_length_of(parent),
             ),
-            not_before=start_for(parent.authority.certificate if parent else None, now),
+            not_before=start_for(parent.authority.certificate if parent else None, now, roles.own),
             not_after=not_after,
+            extensions=own.extensions if own is not None else (),
             request=request,
             basis=basis,
         )
@@ -283,6 +287,18 @@ class CaCreation:
             )
 
 
+def _subject(request: CaRequest, own: PreparedProfile | None, parent: Issuer | None) -> x509.Name:
+    subject = request.subject
+    if own is not None:
+        parent_id = parent.authority.first_generation if parent else ""
+        subject = own.subject_of_ca(subject, parent_id=parent_id)
+    name = name_of(subject)
+    if own is not None:
+        own.check_subject(name, field="subject")
+    check_subject(name, parent.name if parent else None)
+    return name
+
+
 def _template(plan: _Plan, key: Key) -> CertificateTemplate:
     own, parent = plan.roles.own, plan.parent
     identifier = subject_key_id(key.public_key)
@@ -299,6 +315,7 @@ def _template(plan: _Plan, key: Key) -> CertificateTemplate:
             subject_key_identifier(identifier),
             parent.key_identifier if parent else authority_key_identifier(identifier),
             *(parent.publication_under(own) if parent else ()),
+            *plan.extensions,
         ),
         issuer_path=parent.path if parent else (),
     )

@@ -41,10 +41,12 @@ from lamassu.services.ca.rules.template import (
     EncodedExtension,
     authority_key_identifier,
     basic_constraints,
+    carried_extensions,
     subject_key_id,
     subject_key_identifier,
     usage_extensions,
 )
+from lamassu.services.ca.rules.usages import as_a_cas
 from lamassu.services.ca.rules.validity import start_for
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.approvals.clearance import policies_of
@@ -285,10 +287,11 @@ class Rekeying:
             extensions=(
                 # self-issued certificates do not count in a path's length (RFC 5280 §6.1.4)
                 basic_constraints(ca=True, path_length=work.path_length),
-                *usage_extensions(certificate.key_usage, certificate.extended_key_usages),
+                *usage_extensions(as_a_cas(certificate.key_usage), certificate.extended_key_usages),
                 subject_key_identifier(identifier),
                 issuer_key,
                 *publication,
+                *carried_extensions(certificate.der),
             ),
             issuer_path=issuer_path,
         )
@@ -313,6 +316,7 @@ class Rekeying:
             not_after=template.not_after,
             stored_status=CertificateStatus.ACTIVE,
             type=CertificateType.MANAGED,
+            key_usage=as_a_cas(old.certificate.key_usage),
             key_algorithm=key.spec.algorithm.value,
             key_size=key.spec.size,
             engine_id=key.engine_id,
@@ -408,6 +412,7 @@ def _cross(
         not_before=template.not_before,
         not_after=template.not_after,
         stored_status=CertificateStatus.ACTIVE,
+        key_usage=as_a_cas(subject.certificate.key_usage),
         metadata={},
         version=1,
     )

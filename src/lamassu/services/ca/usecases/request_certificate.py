@@ -29,7 +29,7 @@ from lamassu.services.ca.rules.authorities import (
     roles_of_profiles,
 )
 from lamassu.services.ca.rules.metadata import users_own
-from lamassu.services.ca.rules.profiles import check_key, check_profile
+from lamassu.services.ca.rules.profiles import check_for_ceremony, check_key, check_profile
 from lamassu.services.ca.usecases.issuers import profile_not_found
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import KeyPurpose, Keys
@@ -170,6 +170,8 @@ class CertificateRequests:
             default=await self._profile(request.profile_id),
             fallback_profile_id=self._default_profile_id,
         )
+        if roles.own is not None:
+            check_for_ceremony(roles.own)
         if roles.parent_id not in (None, root_id):
             raise RuleViolation(
                 f"{roles.parent_id} is named as its parent as well",
