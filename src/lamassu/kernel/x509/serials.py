@@ -18,7 +18,12 @@ def new_serial_number() -> int:
 
 
 def serial_hex(number: int) -> str:
-    """Lower-case hex, even length, without a sign octet; zero is `00`."""
+    """Lower-case hex, even length, without a sign octet; zero is `00`. Raises `Malformed` for
+    a negative number, which RFC 5280 §4.1.2.2 knows some CAs to have used."""
+    if number < 0:
+        raise Malformed(
+            "a serial number is not negative", code="serial_number_malformed", field="serial_number"
+        )
     return number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big").hex()
 
 

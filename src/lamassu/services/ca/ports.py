@@ -105,6 +105,10 @@ class CaTransaction(Protocol):
         a serial number is taken."""
         ...
 
+    async def insert_ca_of(self, authority: CertificationAuthority) -> None:
+        """Make a CA of a certificate that is stored, and locked, and no CA's yet."""
+        ...
+
     async def save_ca(self, authority: CertificationAuthority) -> None:
         """Write back what can change of a locked CA, its certificate's status included."""
         ...

@@ -93,7 +93,7 @@ class DeviceUnit(Protocol):
         """
         ...
 
-    async def insert_all(self, devices: Sequence[StoredDevice]) -> None:
+    async def insert_all(self, new: Sequence[StoredDevice]) -> None:
         """New devices with their slots' certificates, at once. Raises `Conflict`."""
         ...
 

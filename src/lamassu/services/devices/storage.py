@@ -41,7 +41,6 @@ from lamassu.kernel.records import AuditRecord, Event, Json
 from lamassu.platform.database import Database, Prepared, ServiceUnit, Step
 from lamassu.platform.database.failures import table_of
 from lamassu.platform.database.listing import fetch_page, filtered
-from lamassu.platform.database.prepared import insert_by_column
 from lamassu.platform.database.types import (
     BigInteger,
     Integer,
@@ -162,13 +161,6 @@ _CLAIM = Prepared(
 )
 
 
-_INSERT_MANY = insert_by_column(devices, devices.c.keys())
-_CLAIM_MANY = insert_by_column(
-    certificates,
-    [name for name in certificates.c.keys() if name != "refused_at"],  # noqa: SIM118
-)
-
-
 def _insertion(device: StoredDevice) -> Step:
     return Step(_INSERT, _values(device))
 
@@ -241,18 +233,18 @@ class DeviceUnitOnDatabase(ServiceUnit):
         if not await self._unit.fetch(*_saving(device, read_version)):
             raise device_changed()
 
-    async def insert_all(self, devices: Sequence[StoredDevice]) -> None:
+    async def insert_all(self, new: Sequence[StoredDevice]) -> None:
         """In two statements."""
-        if not devices:
+        if not new:
             return
-        await self._unit.run_each(_INSERT_MANY, [_values(device) for device in devices])
+        await self._connection.execute(devices.insert(), [_values(one) for one in new])
         claims = [
             claim
-            for device in devices
+            for device in new
             for claim in _claims(device.id, device.slot.versions if device.slot else ())
         ]
         if claims:
-            await self._unit.run_each(_CLAIM_MANY, claims)
+            await self._connection.execute(certificates.insert(), claims)
 
     async def extend(
         self, device: StoredDevice, added: Sequence[BoundCertificate], *, read_version: int
@@ -260,7 +252,7 @@ class DeviceUnitOnDatabase(ServiceUnit):
         """The device first: who comes between is noticed. Raises `Conflict`."""
         await self.update(device, read_version=read_version)
         if added:
-            await self._unit.run_each(_CLAIM_MANY, _claims(device.id, added))
+            await self._connection.execute(certificates.insert(), _claims(device.id, added))
 
     async def bar(self, serial_number: str, device_id: str, *, at: datetime) -> None:
         """The primary key decides here too. Raises `Conflict`."""

@@ -18,7 +18,7 @@ from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.http.wire import decode_document, parse_time
 from lamassu.services.alerts.model import LatestEvent
 from lamassu.services.ca.contract import CertificateType, IssuanceProfile, RevocationReason
-from lamassu.services.ca.http.bodies import ProfileBody
+from lamassu.services.ca.http.profile_bodies import ProfileBody
 from lamassu.services.ca.rules.adoption import (
     UNREVOKED,
     FoundAuthority,

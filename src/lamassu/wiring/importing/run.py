@@ -116,6 +116,7 @@ class Import:
             source=self.source.name,
             caller=self.caller,
             dry_run=self.dry_run,
+            promised_profiles=self._profiles,
         )
         if problem and not verdict.code:
             verdict = replace(verdict, code="key_not_adopted", text=problem)

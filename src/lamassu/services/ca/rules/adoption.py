@@ -248,6 +248,25 @@ def new_authority(
     return authority, NewCertificate(certificate, created_at=authority.created_at)
 
 
+def of_stored(authority: CertificationAuthority, stored: Certificate) -> CertificationAuthority:
+    """The CA of a certificate whose row was there before: revoked if either says so."""
+    certificate = authority.certificate
+    status = stored
+    if stored.stored_status is not CertificateStatus.REVOKED:
+        status = certificate
+    certificate = replace(
+        certificate,
+        stored_status=status.stored_status,
+        revocation_time=status.revocation_time,
+        revocation_reason=status.revocation_reason,
+        metadata=stored.metadata,
+        version=stored.version + 1,
+    )
+    revoked = certificate.stored_status is CertificateStatus.REVOKED
+    revoked_by = authority.id if revoked else authority.revoked_by
+    return replace(authority, certificate=certificate, revoked_by=revoked_by)
+
+
 def _certificate(
     facts: CertificateFacts,
     der: bytes,

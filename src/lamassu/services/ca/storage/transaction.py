@@ -12,8 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.errors import Conflict
-from lamassu.platform.database import Prepared, ServiceUnit, Step
-from lamassu.platform.database.prepared import insert_by_column
+from lamassu.platform.database import Prepared, Step
 from lamassu.services.ca.contract import (
     Approval,
     ApprovalPolicy,
@@ -34,6 +33,7 @@ from lamassu.services.ca.model import (
     LockedCertificate,
     NewCertificate,
 )
+from lamassu.services.ca.storage.adoption import AdoptionRows
 from lamassu.services.ca.storage.awaited import awaited_of, values_of_awaited
 from lamassu.services.ca.storage.profiles import profile_of, values_of_profile
 from lamassu.services.ca.storage.hierarchy import relink
@@ -102,7 +102,6 @@ _INSERT_ISSUED = Prepared(
         for dialect, insert_into in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
     }
 )
-_INSERT_MANY = insert_by_column(certificates, certificates.c.keys())
 _LOCK_CERTIFICATE = Prepared(
     select(*CERTIFICATE_COLUMNS, cas.c.revoked_by)
     .join_from(certificates, cas, certificates.c.issuer_ca_id == cas.c.id, isouter=True)
@@ -125,7 +124,7 @@ def issuing_step(new: NewCertificate, judged: IssuerVersions, profile_id: str) -
 _OPEN = [status.value for status in OPEN]
 
 
-class SqlCaTransaction(ServiceUnit):
+class SqlCaTransaction(AdoptionRows):
     """The `CaTransaction` port."""
 
     # --- CAs --------------------------------------------------------------------------------
@@ -184,10 +183,6 @@ class SqlCaTransaction(ServiceUnit):
 
     async def insert_certificate(self, new: NewCertificate) -> None:
         await self._connection.execute(insert(certificates).values(values_of_new(new)))
-
-    async def insert_certificates(self, new: Sequence[NewCertificate]) -> None:
-        if new:
-            await self._unit.run_each(_INSERT_MANY, [values_of_new(one) for one in new])
 
     async def save_ca(self, authority: CertificationAuthority) -> None:
         await self._connection.execute(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from cryptography import x509
 
 from lamassu.kernel.adoption import Outcome, Verdict
@@ -17,8 +20,10 @@ from lamassu.services.ca.rules.adoption import (
     FoundAuthority,
     IssuerTable,
     check_authority,
+    check_same,
     is_signed_by,
     new_authority,
+    of_stored,
 )
 from lamassu.services.ca.rules.authorities import check_ca_id
 from lamassu.services.ca.usecases.documents import ca_document
@@ -42,13 +47,16 @@ class AuthorityAdoption:
         source: str,
         caller: Caller,
         dry_run: bool,
+        promised_profiles: Collection[str] = (),
     ) -> Verdict:
         """Judge a CA and store it; `issuers` learns of it. Its issuer comes before it.
 
-        Raises `Unavailable`.
+        Profiles that are `promised` a dry run would have brought. Raises `Unavailable`.
         """
         try:
-            return await self._adopt(found, issuers, source, caller, dry_run)
+            return await self._adopt(
+                found, issuers, source, caller, None if not dry_run else promised_profiles
+            )
         except (Malformed, RuleViolation, Conflict, NotFound) as error:
             return Verdict(found.id, Outcome.SKIPPED, error.code, error.text)
 
@@ -58,7 +66,7 @@ class AuthorityAdoption:
         issuers: IssuerTable,
         source: str,
         caller: Caller,
-        dry_run: bool,
+        promised_profiles: Collection[str] | None,
     ) -> Verdict:
         facts = certificate_facts(found.der)
         check_ca_id(found.id)
@@ -70,8 +78,8 @@ class AuthorityAdoption:
             return self._present(stored, found)
         authority, new = self._judged(found, facts, issuers)
         await self._check_free(authority, facts)
-        remark = await self._check_profile(authority)
-        if not dry_run:
+        authority, remark = await self._with_profile(authority, promised_profiles or ())
+        if promised_profiles is None:
             await self._save(authority, new, source, caller)
             await self._holds.hold(authority, caller=caller)
         issuers.add(authority)
@@ -120,32 +128,38 @@ class AuthorityAdoption:
             )
         taken = await self._store.find_certificate(facts.serial_number)
         if taken is not None:
-            raise Conflict(
-                "its serial number is that of another certificate here: serial numbers are"
-                " unique over all CAs of the platform",
-                code="serial_number_taken",
-            )
+            check_same(taken, authority.certificate.der)
         if await self._store.find_awaited(authority.id) is not None:
             raise Conflict("a CA of this id waits for its certificate", code="ca_exists")
 
-    async def _check_profile(self, authority: CertificationAuthority) -> tuple[str, str]:
-        if not authority.profile_id:
-            advice = "no_profile", "it issues nothing by default: give it a profile"
-            return advice if authority.key_id else ("", "")
-        profile = await self._store.find_profile(authority.profile_id)
-        if profile is None or profile.sign_as_ca:
-            raise RuleViolation(
-                f"its issuance profile {authority.profile_id} is not here, or is one for CAs",
-                code="profile_not_found",
-            )
-        return "", ""
+    async def _with_profile(
+        self, authority: CertificationAuthority, promised: Collection[str]
+    ) -> tuple[CertificationAuthority, tuple[str, str]]:
+        """Without a profile that it cannot have, and what is to be said of that: for its history
+        alone a CA is worth taking over."""
+        profile_id = authority.profile_id
+        if profile_id and profile_id not in promised:
+            profile = await self._store.find_profile(profile_id)
+            if profile is None or profile.sign_as_ca:
+                text = f"its issuance profile {profile_id} is not here, or is one for CAs"
+                return replace(authority, profile_id=""), ("profile_not_found", text)
+        if authority.key_id and not profile_id:
+            text = "it issues nothing by default: give it a profile"
+            return authority, ("no_profile", text)
+        return authority, ("", "")
 
     async def _save(
         self, authority: CertificationAuthority, new: NewCertificate, source: str, caller: Caller
     ) -> None:
         certificate = authority.certificate
         async with self._store.unit() as transaction:
-            await transaction.insert_ca(authority, new)
+            locked = await transaction.lock_certificate(certificate.serial_number)
+            if locked is None:
+                await transaction.insert_ca(authority, new)
+            else:
+                # it came before, among what its issuer's CA had signed
+                authority = of_stored(authority, locked.certificate)
+                await transaction.insert_ca_of(authority)
             record(
                 transaction,
                 "ca.import",

@@ -6,6 +6,7 @@ if a CA of ours signed it for this very device (security rule 14); what is here 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,7 +16,6 @@ from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Conflict, LamassuError, NotFound, RuleViolation
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.records import AuditRecord, Event, Json
-from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.services.ca.contract import Certificate, CertificateStatus
 from lamassu.services.devices.contract import BindMode, DeviceStatus, NewDevice, SlotStatus
 from lamassu.services.devices.model import (
@@ -328,7 +328,7 @@ def _bound(
         number=number,
         ca_id=certificate.issuer_ca_id,
         serial_number=certificate.serial_number,
-        certificate_sha256=certificate_facts(certificate.der).sha256,
+        certificate_sha256=hashlib.sha256(certificate.der).hexdigest(),
         mode=version.mode,
         bound_at=bound_at,
         # what changed with it is told by the history that came along
