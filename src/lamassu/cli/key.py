@@ -217,7 +217,8 @@ def _ca_of(api: Api, key: Mapping[str, object]) -> str:
         serial = binding.get("resource_id") if isinstance(binding, Mapping) else None
         certificate = api.get(f"/ca/v1/certificates/{segment(str(serial))}")
         if certificate.get("is_ca"):
-            query = Listing([f"subject_key_id[eq]{key.get('key_id')}"], 1, "", False)
+            shown = certificate.get("subject_key_id")  # an imported CA's is not its key's id
+            query = Listing([f"subject_key_id[eq]{shown}"], 1, "", False)
             for authority in api.list("/ca/v1/cas", query):
                 return str(authority.get("id"))
     return ""

@@ -54,5 +54,9 @@ def extended_key_usages_for(profile: IssuanceProfile, requested: Sequence[str]) 
 
 def ca_key_usage(profile: IssuanceProfile | None) -> tuple[str, ...]:
     """Key usages of a CA certificate: the profile's, and always what makes it a CA."""
-    chosen = tuple(profile.key_usage) if profile else ()
-    return (*(name for name in chosen if name not in CA_KEY_USAGE), *CA_KEY_USAGE)
+    return as_a_cas(profile.key_usage if profile else ())
+
+
+def as_a_cas(key_usage: Sequence[str]) -> tuple[str, ...]:
+    """These, and what makes a CA: an imported one may have had none."""
+    return (*(name for name in key_usage if name not in CA_KEY_USAGE), *CA_KEY_USAGE)
