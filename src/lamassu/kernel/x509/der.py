@@ -71,6 +71,22 @@ def children(data: bytes, parent: Element) -> list[Element]:
     return found
 
 
+def object_identifier(data: bytes, element: Element) -> bytes:
+    """The octets inside an OBJECT IDENTIFIER, each number in its shortest form (X.690 §8.19).
+
+    Raises `Malformed`.
+    """
+    octets = data[element.value : element.end]
+    if element.tag != OBJECT_IDENTIFIER or not octets or octets[-1] >= 0x80:
+        raise Malformed("no OBJECT IDENTIFIER", code="der_malformed")
+    before = 0
+    for octet in octets:
+        if octet == 0x80 and before < 0x80:
+            raise Malformed("a number is not in its shortest form", code="der_malformed")
+        before = octet
+    return octets
+
+
 def sole_element(data: bytes) -> Element:
     """The element that `data` consists of. Raises `Malformed` when there is more or less."""
     limit = len(data)

@@ -87,12 +87,12 @@ def check_extension(octets: bytes) -> Extension:
         fields = der.children(octets, der.sole_element(octets))
         oid, value = fields[0], fields[-1]
         flag = octets[fields[1].start : fields[1].end] if len(fields) == 3 else b""
-        if octets[0] != der.SEQUENCE or oid.tag != der.OBJECT_IDENTIFIER or len(fields) > 3:
+        if octets[0] != der.SEQUENCE or len(fields) > 3:
             raise Malformed("no extension")
         # DEFAULT FALSE is never written, and TRUE is all ones (X.690 §11.1, §11.5)
         if value.tag != der.OCTET_STRING or flag not in (b"", _TRUE) or len(fields) < 2:
             raise Malformed("no extension")
-        found = octets[oid.value : oid.end]
+        found = der.object_identifier(octets, oid)
         content = octets[value.value : value.end]
         check_critical(found, critical=bool(flag))
         judge = _JUDGES.get(found, _any)
@@ -165,6 +165,12 @@ def _members(value: bytes) -> list[der.Element]:
     return der.children(value, _whole(value, der.SEQUENCE))
 
 
+def _sequence(value: bytes, element: der.Element) -> list[der.Element]:
+    if element.tag != der.SEQUENCE:
+        raise Malformed("no SEQUENCE")
+    return der.children(value, element)
+
+
 def _basic_constraints(value: bytes) -> BasicConstraints:
     """RFC 5280 §4.2.1.9: a path length only where cA is asserted."""
     members = _members(value)
@@ -213,7 +219,12 @@ def _key_usage(value: bytes) -> frozenset[int]:
     if not bits:
         raise _usage("it has no bit")
     last = max(bits)
-    if unused > 7 or last > DECIPHER_ONLY or last + 1 != 8 * len(octets) - unused:
+    if (
+        unused > 7
+        or octets[-1] & ((1 << unused) - 1)
+        or last > DECIPHER_ONLY
+        or last + 1 != 8 * len(octets) - unused
+    ):
         raise _malformed("key_usage", "4.2.1.3")
     only = bits & {ENCIPHER_ONLY, DECIPHER_ONLY}
     if only and KEY_AGREEMENT not in bits:
@@ -230,9 +241,7 @@ def _usage(text: str) -> LintRefusal:
 
 
 def _oids(value: bytes, elements: Sequence[der.Element]) -> tuple[bytes, ...]:
-    if any(one.tag != der.OBJECT_IDENTIFIER or one.value == one.end for one in elements):
-        raise Malformed("no OBJECT IDENTIFIER")
-    return tuple(value[one.value : one.end] for one in elements)
+    return tuple(der.object_identifier(value, one) for one in elements)
 
 
 def _extended_key_usage(value: bytes) -> tuple[bytes, ...]:
@@ -283,7 +292,7 @@ def _access(value: bytes) -> None:
     if not descriptions:
         raise breach("no_address", "of access: it names no place", section="4.2.2.1", part=part)
     for description in descriptions:
-        method, place = der.children(value, description)
+        method, place = _sequence(value, description)
         _oids(value, [method])
         check_address(GeneralName(place.tag, value[place.value : place.end]), part=part)
 
@@ -293,17 +302,19 @@ def _distribution_points(value: bytes) -> None:
     part = "extensions.crl_distribution_points"
     points = _members(value)
     for point in points:
-        fields = {one.tag: one for one in der.children(value, point)}
-        if 0xA0 not in fields and 0xA2 not in fields:
+        fields = {one.tag: one for one in _sequence(value, point)}
+        if not fields.keys() <= {0xA0, 0x81, 0xA2} or not fields.keys() & {0xA0, 0xA2}:
             raise _no_point(part)
         if 0xA0 in fields:
             (choice,) = der.children(value, fields[0xA0])
-            if choice.tag == 0xA0:  # fullName; the other, relative to the issuer, is an RDN
-                names = der.children(value, choice)
-                for one in names:
-                    check_address(GeneralName(one.tag, value[one.value : one.end]), part=part)
-                if not names:
-                    raise _no_point(part)
+            names = der.children(value, choice)
+            if choice.tag != 0xA0 or not names:  # fullName: the other form is not to be used
+                raise _no_point(part)
+            for one in names:
+                check_address(GeneralName(one.tag, value[one.value : one.end]), part=part)
+        if 0xA2 in fields:
+            issuer = value[fields[0xA2].value : fields[0xA2].end]
+            check_general_names(der.encode(der.SEQUENCE, issuer), part=part)
     if not points:
         raise _no_point(part)
 
@@ -319,12 +330,12 @@ def _policies(value: bytes) -> tuple[bytes, ...]:
     part = "extensions.certificate_policies"
     found: list[bytes] = []
     for information in _members(value):
-        policy, *qualifiers = der.children(value, information)
+        policy, *qualifiers = _sequence(value, information)
         found += _oids(value, [policy])
         if len(qualifiers) > 1:
             raise Malformed("no PolicyInformation")
-        for qualifier in der.children(value, qualifiers[0]) if qualifiers else ():
-            kind, _ = der.children(value, qualifier)
+        for qualifier in _sequence(value, qualifiers[0]) if qualifiers else ():
+            kind, _ = _sequence(value, qualifier)
             _oids(value, [kind])
     if not found or len(set(found)) != len(found):
         raise breach("policies", "it names no policy, or one twice", section="4.2.1.4", part=part)
@@ -334,7 +345,7 @@ def _policies(value: bytes) -> tuple[bytes, ...]:
 def _policy_mappings(value: bytes) -> None:
     """RFC 5280 §4.2.1.5: pairs, of which none maps to or from anyPolicy."""
     any_policy = bytes.fromhex("551d2000")
-    pairs = [_oids(value, der.children(value, one)) for one in _members(value)]
+    pairs = [_oids(value, _sequence(value, one)) for one in _members(value)]
     if not pairs or any(len(pair) != 2 or any_policy in pair for pair in pairs):
         raise breach(
             "policy_mappings",
@@ -376,7 +387,7 @@ def read_name_constraints(value: bytes) -> Subtrees:
     for listed in _members(value):
         bases: list[GeneralName] = []
         for subtree in der.children(value, listed):
-            base, *distances = der.children(value, subtree)
+            base, *distances = _sequence(value, subtree)
             if distances:
                 raise _constraints("a subtree has a distance")
             bases.append(GeneralName(base.tag, value[base.value : base.end]))

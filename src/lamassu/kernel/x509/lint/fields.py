@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from functools import lru_cache
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
 from lamassu.kernel.errors import LamassuError
 from lamassu.kernel.x509 import der
 from lamassu.kernel.x509.keys import KeyFacts, check_key_facts, key_facts
@@ -134,8 +137,10 @@ def check_key(tbs: ToBeSigned) -> KeyFacts:
     try:
         facts = key_facts(tbs.spki)
         check_key_facts(facts, field="subject_public_key", newer=True)
-    except LamassuError as refusal:
+        load_der_public_key(tbs.spki)
+    except (LamassuError, ValueError, TypeError, UnsupportedAlgorithm) as refusal:
+        text = refusal.text if isinstance(refusal, LamassuError) else "its key cannot be read"
         raise breach(
-            "subject_public_key", refusal.text, section="4.1.2.7", part="subject_public_key"
+            "subject_public_key", text, section="4.1.2.7", part="subject_public_key"
         ) from None
     return facts

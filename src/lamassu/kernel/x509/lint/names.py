@@ -71,7 +71,7 @@ def check_name(name: bytes, *, part: str) -> tuple[Rdn, ...]:
         return tuple(
             _rdn(name[one.start : one.end], part) for one in der.children(name, _sole(name))
         )
-    except Malformed:
+    except (Malformed, ValueError):
         raise _breach("name_structure", "its DER is no Name", part) from None
 
 
@@ -91,11 +91,13 @@ def _rdn(octets: bytes, part: str) -> Rdn:
         raise Malformed("an RDN is a SET")
     for pair in der.children(octets, whole):
         oid, value = der.children(octets, pair)
-        if pair.tag != der.SEQUENCE or oid.tag != der.OBJECT_IDENTIFIER:
+        if pair.tag != der.SEQUENCE:
             raise Malformed("an attribute is a type and a value")
         encoded.append(octets[pair.start : pair.end])
         found.append(
-            Attribute(octets[oid.value : oid.end], value.tag, octets[value.value : value.end])
+            Attribute(
+                der.object_identifier(octets, oid), value.tag, octets[value.value : value.end]
+            )
         )
     if not found:
         raise _breach("name_empty_rdn", "an RDN says nothing", part)

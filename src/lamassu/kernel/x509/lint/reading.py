@@ -34,6 +34,8 @@ def read_to_be_signed(octets: bytes) -> ToBeSigned:
         first = fields[0]
         if octets[0] != der.SEQUENCE or first.tag != _VERSION or len(fields) < 7:
             raise Malformed("the fields are not those of a certificate of version 3")
+        if any(one.tag != der.SEQUENCE for one in fields[2:7]):
+            raise Malformed("a field is of another type")
         serial, algorithm, issuer, validity, subject, spki = (
             octets[one.start : one.end] for one in fields[1:7]
         )
@@ -46,7 +48,7 @@ def read_to_be_signed(octets: bytes) -> ToBeSigned:
                 extensions = _extensions(octets, one)
             else:
                 raise Malformed("there is a field that no certificate has")
-    except (Malformed, IndexError) as unread:
+    except (Malformed, IndexError, ValueError) as unread:
         raise fault(
             "structure", f"it cannot be read: {unread}", section="4.1", part="certificate"
         ) from None
