@@ -376,3 +376,68 @@ def test_every_noun_has_the_usual_verbs() -> None:
     for noun in NOUNS:
         for verb in ("list", "get") if noun == "cert" else ("list", "get", "create"):
             assert (noun, verb) in verbs
+
+
+def create_device(platform: Platform) -> tuple[Result, list[httpx.Request]]:
+    """The command's end, and what it posted."""
+    platform.on("GET", "/api/dmsmanager/v1/dms/fleet", {"id": "fleet"})
+    done = lamassu("device", "create", "dev-1", "--dms", "fleet")
+    return done, [request for request in platform.requests if request.method == "POST"]
+
+
+def test_what_creates_is_sent_again_under_its_key(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is lost after the deed, the platform restarts, and is still at it."""
+    monkeypatch.setattr(client, "PAUSES", (0.0, 0.0, 0.0))
+    told: list[httpx.Response | httpx.TransportError] = [
+        httpx.RemoteProtocolError("gone"),
+        httpx.ConnectError("refused"),
+        httpx.Response(409, json={"err": "wait", "code": "request_in_progress", "field": None}),
+        httpx.Response(201, json=DEVICE),
+    ]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        following = told.pop(0)
+        if isinstance(following, httpx.TransportError):
+            raise following
+        return following
+
+    platform.answers["POST", "/api/devmanager/v1/devices"] = answer
+    done, posted = create_device(platform)
+
+    assert done.exit_code == 0, done.output
+    keys = {request.headers["idempotency-key"] for request in posted}
+    assert len(posted) == 4
+    assert len(keys) == 1
+    assert re.fullmatch(r'"[0-9a-f-]{36}"', keys.pop())
+    assert len({request.content for request in posted}) == 1
+
+
+def test_each_command_has_a_key_of_its_own(platform: Platform) -> None:
+    platform.on("POST", "/api/devmanager/v1/devices", DEVICE, 201)
+    create_device(platform)
+    _, posted = create_device(platform)
+    assert len({request.headers["idempotency-key"] for request in posted}) == 2
+
+
+def test_a_platform_that_is_not_there_is_told_at_once(platform: Platform) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    platform.answers["POST", "/api/devmanager/v1/devices"] = refuse
+    done, posted = create_device(platform)
+
+    assert (done.exit_code, len(posted)) == (1, 1)
+    assert "cannot reach" in done.output
+
+
+def test_what_is_no_creation_is_never_sent_twice(platform: Platform) -> None:
+    def lose(request: httpx.Request) -> httpx.Response:
+        raise httpx.RemoteProtocolError("gone")
+
+    platform.answers["POST", "/api/ca/v1/cas/a/status"] = lose
+    done = lamassu("ca", "revoke", "a", "--reason", "Superseded", "--yes")
+
+    assert (done.exit_code, len(platform.requests)) == (1, 1), done.output
+    assert "idempotency-key" not in platform.requests[0].headers

@@ -163,7 +163,7 @@ def create(
     if body.get("external_root"):
         ca_external.ask(api, body, csr=csr, approval=approval)
         return
-    ca = api.send("POST", "/ca/v1/cas", body, approval=approval)
+    ca = api.create("/ca/v1/cas", body, approval=approval)
     show_one(ca, DETAILS, output, certificate=CERTIFICATE)
 
 
@@ -228,7 +228,7 @@ def rekey(
     if key_type is not None:
         body["key_metadata"] = {"type": key_type.algorithm, "bits": key_type.bits}
     api = Api(directory, url)
-    made = api.send("POST", f"/ca/v1/cas/{segment(ca_id)}/rekey", body, approval=approval)
+    made = api.create(f"/ca/v1/cas/{segment(ca_id)}/rekey", body, approval=approval)
     if dry_run:
         show_one(made, REKEY_PLAN, output)
     else:

@@ -33,7 +33,7 @@ IMPORTED_COLUMNS = (
 
 def ask(api: Api, body: Item, *, csr: Path | None, approval: str) -> None:
     """Send the request for a CA under an offline root, and write its CSR to a file."""
-    awaited = api.send("POST", "/ca/v1/cas", body, approval=approval)
+    awaited = api.create("/ca/v1/cas", body, approval=approval)
     path = csr or Path(f"{awaited['id']}.csr")
     write_pem(path, awaited.get("csr"))
     err.print(

@@ -101,7 +101,7 @@ def sign(
     """
     body = without_empty({"csr": _csr(read_input(csr)), "profile_id": profile})
     path = f"/ca/v1/cas/{segment(ca)}/certificates/sign"
-    certificate = Api(directory, url).send("POST", path, body)
+    certificate = Api(directory, url).create(path, body)
     show_one(certificate, DETAILS, output, certificate=CERTIFICATE)
 
 

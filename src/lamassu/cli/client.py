@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeAlias
 from urllib.parse import quote, unquote
+from uuid import uuid4
 
 import httpx
 import typer
@@ -26,6 +28,7 @@ from lamassu.platform.installation import Installation
 
 DEFAULT_URL = "https://localhost:8443"
 TIMEOUT = 30.0  # seconds: a CA key of RSA 4096 takes its time
+PAUSES = (0.5, 2.0, 5.0)  # seconds before a creation is sent again
 LARGEST_PAGE = 1000
 
 Item: TypeAlias = dict[str, Any]
@@ -121,6 +124,14 @@ class Api:
         headers = {"Lamassu-Approval": approval} if approval else {}
         return self._object(self._answer(method, path, body=body, headers=headers))
 
+    def create(self, path: str, body: object, *, approval: str = "") -> Item:
+        """Make something, as `send` does, and once: it goes with a key of its own, so that it
+        can be sent again when the connection is lost before the answer is here."""
+        headers = {"Idempotency-Key": f'"{uuid4()}"'}
+        if approval:
+            headers["Lamassu-Approval"] = approval
+        return self._object(self._answer("POST", path, body=body, headers=headers, pauses=PAUSES))
+
     def list(self, path: str, listing: Listing) -> Sequence[Item]:
         """The items of a list, page by page, as many as are wanted."""
         pages = self._items(path, listing)
@@ -150,19 +161,16 @@ class Api:
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
         may_lack: bool = False,
+        pauses: Sequence[float] = (),
     ) -> httpx.Response:
-        try:
-            answer = self._client.request(
-                method,
-                path,
-                params=list(query),
-                json=body if body is not None else None,
-                headers=headers,
-            )
-        except httpx.TimeoutException:
-            fail(f"{self.url} did not answer within {TIMEOUT:.0f} s; try again")
-        except httpx.HTTPError as error:
-            fail(_unreachable(self.url, self._directory, error))
+        request = self._client.build_request(
+            method,
+            path,
+            params=list(query),
+            json=body if body is not None else None,
+            headers=headers,
+        )
+        answer = self._asked(request, pauses)
         if may_lack and answer.status_code == httpx.codes.NOT_FOUND:
             return answer
         if answer.is_error:
@@ -175,6 +183,32 @@ class Api:
             err.print(f"[dim]the certificates below follow in job {escape(job)}[/dim]")
         return answer
 
+    def _asked(self, request: httpx.Request, pauses: Sequence[float]) -> httpx.Response:
+        """The answer; asked again after each of `pauses` once it may have been lost."""
+        lost: httpx.HTTPError | None = None
+        for pause in (*pauses, None):
+            try:
+                answer = self._client.send(request)
+            except httpx.ConnectError as error:
+                # a platform that was never there is told at once, one that restarts is waited for
+                if pause is None or lost is None:
+                    fail(_unreachable(self.url, self._directory, lost or error))
+            except httpx.TransportError as error:
+                if pause is None:
+                    fail(self._unanswered(error))
+                lost = error
+            else:
+                under_way = _code_of(answer) == "request_in_progress"
+                if pause is None or not under_way:
+                    return answer
+            time.sleep(pause)
+        raise AssertionError("the last try returns or fails")
+
+    def _unanswered(self, error: httpx.TransportError) -> str:
+        if isinstance(error, httpx.TimeoutException):
+            return f"{self.url} did not answer within {TIMEOUT:.0f} s; try again"
+        return _unreachable(self.url, self._directory, error)
+
     def _object(self, answer: httpx.Response) -> Item:
         if not answer.content:
             return {}
@@ -185,6 +219,15 @@ class Api:
         if not isinstance(document, dict):
             fail(f"{self.url} does not answer like a Lamassu platform")
         return document
+
+
+def _code_of(answer: httpx.Response) -> str:
+    if not answer.is_error:
+        return ""
+    try:
+        return str(answer.json()["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _wait_for_approval(approval: Item) -> NoReturn:

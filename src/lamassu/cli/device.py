@@ -131,7 +131,7 @@ def create(
     )
     api = Api(directory, url)
     api.get(f"/dmsmanager/v1/dms/{segment(dms)}")  # the API takes any name; ours is a slip
-    show_one(api.send("POST", "/devmanager/v1/devices", body), DETAILS, output)
+    show_one(api.create("/devmanager/v1/devices", body), DETAILS, output)
 
 
 @app.command()

@@ -108,7 +108,7 @@ def create(
         fail("a DMS needs an id, --ca and --bootstrap-ca, or its whole body with --file")
     else:
         body = _dms(dms_id, name or dms_id, ca, bootstrap_ca, profile, jitp=jitp, window=window)
-    show_one(Api(directory, url).send("POST", "/dmsmanager/v1/dms", body), DETAILS, output)
+    show_one(Api(directory, url).create("/dmsmanager/v1/dms", body), DETAILS, output)
 
 
 @app.command()

@@ -102,7 +102,7 @@ def create(
     for one in alias or ():
         if api.has(f"/kms/v1/keys/{segment(one)}"):
             fail(f"alias {one} is another key's already; no key was made")
-    key = api.send("POST", "/kms/v1/keys", body)
+    key = api.create("/kms/v1/keys", body)
     if alias:
         made = str(key.get("key_id"))
         patches = [{"op": "add", "path": "/-", "value": one} for one in alias]

@@ -78,7 +78,7 @@ def import_(
             "tags": tag or [],
         }
     )
-    key = Api(directory, url).send("POST", f"{KEYS}/import", body)
+    key = Api(directory, url).create(f"{KEYS}/import", body)
     show_one(key, DETAILS, output, certificate="public_key")
 
 

@@ -125,7 +125,7 @@ def create(
             }
         )
     )
-    show_one(Api(directory, url).send("POST", "/ca/v1/profiles", body), DETAILS, output)
+    show_one(Api(directory, url).create("/ca/v1/profiles", body), DETAILS, output)
 
 
 @app.command()

@@ -101,7 +101,7 @@ def request_responder(
             "key_metadata": {"type": key_type.algorithm, "bits": key_type.bits},
         }
     )
-    responder = Api(directory, url).send("POST", "/va/v1/responders", body)
+    responder = Api(directory, url).create("/va/v1/responders", body)
     path = csr or Path(f"{ca_id}-ocsp.csr")
     write_pem(path, responder.get("csr"))
     out.print(str(path), markup=False)
