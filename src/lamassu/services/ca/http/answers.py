@@ -265,6 +265,12 @@ class FindingAnswer(Answer):
     text: str
 
 
+class FindingsAnswer(Answer):
+    """What should be known of a profile."""
+
+    findings: list[FindingAnswer]
+
+
 class ProfileAnswer(_WithoutUnset):
     """An issuance profile; the fields from `minimum_validity` on only where they are set, and
     `warnings` only when it was written."""

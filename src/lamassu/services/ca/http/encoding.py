@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lamassu.kernel.listing import FieldType, Filterable
 from lamassu.services.ca.contract import (
     ApprovalStatus,
@@ -20,8 +22,10 @@ from lamassu.services.ca.http.answers import (
     AwaitedCaAnswer,
     CaAnswer,
     CertificateAnswer,
+    FindingAnswer,
     ProfileAnswer,
 )
+from lamassu.services.ca.rules.profile_findings import Finding
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.ca.usecases.documents import ca_document
 from lamassu.services.ca.usecases.request_certificate import awaited_document
@@ -91,6 +95,10 @@ def awaited_answer(awaited: AwaitedCa) -> AwaitedCaAnswer:
 
 def profile_answer(profile: IssuanceProfile) -> ProfileAnswer:
     return ProfileAnswer.model_validate(profile_document(profile))
+
+
+def findings_answer(found: Sequence[Finding]) -> list[FindingAnswer]:
+    return [FindingAnswer(code=one.code, field=one.field, text=one.text) for one in found]
 
 
 def progress_headers(

@@ -7,9 +7,10 @@ from dataclasses import replace
 from starlette.responses import Response
 
 from lamassu.platform.http import Access, Call, Route, empty_answer, json_answer, page_answer
-from lamassu.services.ca.http.answers import PageAnswer, ProfileAnswer
+from lamassu.services.ca.contract import IssuanceProfile
+from lamassu.services.ca.http.answers import FindingsAnswer, PageAnswer, ProfileAnswer
 from lamassu.services.ca.http.approvals import demand_of
-from lamassu.services.ca.http.encoding import PROFILES, profile_answer
+from lamassu.services.ca.http.encoding import PROFILES, findings_answer, profile_answer
 from lamassu.services.ca.http.profile_bodies import ProfileBody
 from lamassu.services.ca.usecases import CaService
 
@@ -66,6 +67,16 @@ def _routes_at(base: str, handlers: _Handlers) -> list[Route]:
             answer=ProfileAnswer,
         ),
         Route(
+            method="GET",
+            path=f"{base}/{{id}}/findings",
+            access=Access.action("profile:read", scope="id"),
+            handler=handlers.findings,
+            summary="What should be known of an issuance profile",
+            description="Nothing of it forbids anything: names that anybody may choose, CAs that "
+            "end too soon, and the like.",
+            answer=FindingsAnswer,
+        ),
+        Route(
             method="DELETE",
             path=f"{base}/{{id}}",
             access=Access.action("profile:delete", scope="id"),
@@ -86,7 +97,7 @@ class _Handlers:
     async def create(self, call: Call) -> Response:
         profile = call.decoded(ProfileBody).value()
         created = await self._service.create_profile(profile, caller=call.caller)
-        return json_answer(profile_answer(created), status=201)
+        return json_answer(await self._written(created), status=201)
 
     async def get(self, call: Call) -> Response:
         return json_answer(profile_answer(await self._service.get_profile(call.path["id"])))
@@ -98,7 +109,18 @@ class _Handlers:
         updated = await self._service.update_profile(
             profile, kept=body.unsaid(), caller=call.caller, demand=demand_of(call)
         )
-        return json_answer(profile_answer(updated))
+        return json_answer(await self._written(updated))
+
+    async def _written(self, profile: IssuanceProfile) -> ProfileAnswer:
+        """The profile, and what should be known of it."""
+        found = await self._service.profile_findings(profile)
+        answer = profile_answer(profile)
+        return answer.model_copy(update={"warnings": findings_answer(found)}) if found else answer
+
+    async def findings(self, call: Call) -> Response:
+        profile = await self._service.get_profile(call.path["id"])
+        found = await self._service.profile_findings(profile)
+        return json_answer(FindingsAnswer(findings=findings_answer(found)))
 
     async def delete(self, call: Call) -> Response:
         await self._service.delete_profile(call.path["id"], caller=call.caller)

@@ -119,6 +119,15 @@ class PreparedProfile:
             return None
         return x509.SubjectAlternativeName(dict.fromkeys(found)).public_bytes()
 
+    def fixed_names(self) -> bytes | None:
+        """The DER of those alternative names that every certificate gets, whatever is asked."""
+        found = [
+            general_name(type_, template.fixed)
+            for type_, template in self._names
+            if template.fixed is not None
+        ]
+        return x509.SubjectAlternativeName(found).public_bytes() if found else None
+
     def subject_of_ca(self, requested: Subject, *, parent_id: str) -> Subject:
         """The subject of a CA that is asked for with `requested`: the template's, or what was
         asked for with what the profile itself says in its place, unless it honours all.

@@ -42,6 +42,7 @@ from lamassu.services.ca.model import (
 )
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.imported import BroughtCa
+from lamassu.services.ca.rules.profile_findings import Finding
 from lamassu.services.ca.rules.status import standing_of
 from lamassu.services.ca.rules.subject_keys import CertificateOrder
 from lamassu.services.ca.usecases.adopt_authorities import AuthorityAdoption
@@ -406,6 +407,9 @@ class CaService:
 
     async def create_profile(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
         return await self._profiles.create(profile, caller=caller)
+
+    async def profile_findings(self, profile: IssuanceProfile) -> tuple[Finding, ...]:
+        return await self._profiles.findings(profile)
 
     async def update_profile(
         self,

@@ -17,6 +17,12 @@ from lamassu.services.ca.contract import (
 )
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.approvals import weakened
+from lamassu.services.ca.rules.profile_findings import (
+    Finding,
+    check_under,
+    findings_of,
+    users_of,
+)
 from lamassu.services.ca.rules.profiles import check_id, check_profile
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.approvals.clearance import basis_of
@@ -34,10 +40,13 @@ class ProfileManagement:
         self._desk = desk
 
     async def create(self, profile: IssuanceProfile, *, caller: Caller) -> IssuanceProfile:
-        """Store a profile, under its id or a new one. Raises `Conflict`, `RuleViolation`."""
+        """Store a profile, under its id or a new one. Raises `Conflict`, `RuleViolation`, also
+        for one under which no CA that uses it could issue."""
         created = replace(profile, id=profile.id or str(uuid4()), version=1)
         check_id(created.id)
-        check_profile(created, self._clock.now())
+        now = self._clock.now()
+        check_profile(created, now)
+        check_under(created, users_of(created, await self._store.all_cas(), now), now)
         async with self._store.unit() as transaction:
             try:
                 await transaction.insert_profile(created)
@@ -72,12 +81,15 @@ class ProfileManagement:
         `Clearance.admit`.
         """
         clearance = await self._desk.clearance(demand)
+        authorities = await self._store.all_cas()
+        now = self._clock.now()
         async with self._store.unit() as transaction:
             previous = await transaction.lock_profile(profile.id)
             if previous is None:
                 raise profile_not_found()
             profile = _keeping(profile, previous, kept)
-            check_profile(profile, self._clock.now())
+            check_profile(profile, now)
+            check_under(profile, users_of(profile, authorities, now), now)
             users = await transaction.cas_with_profile(profile.id)
             if profile.sign_as_ca and not previous.sign_as_ca and users:
                 raise _in_use(users)
@@ -101,6 +113,11 @@ class ProfileManagement:
                 detail={"sign_as_ca": updated.sign_as_ca},
             )
         return updated
+
+    async def findings(self, profile: IssuanceProfile) -> tuple[Finding, ...]:
+        """What should be known of a profile beside the CAs that there are now."""
+        now = self._clock.now()
+        return findings_of(profile, users_of(profile, await self._store.all_cas(), now), now)
 
     async def delete(self, profile_id: str, *, caller: Caller) -> None:
         """Raises `NotFound`, `Conflict` (`profile_in_use`) while a CA's default it is."""

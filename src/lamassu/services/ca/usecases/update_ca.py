@@ -21,6 +21,7 @@ from lamassu.services.ca.contract import (
 )
 from lamassu.services.ca.ports import CaStore, CaTransaction
 from lamassu.services.ca.rules.metadata import patched
+from lamassu.services.ca.rules.profile_findings import check_under, users_of
 from lamassu.services.ca.rules.profiles import check_for_end_entities
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.approvals.clearance import basis_of, policies_of
@@ -64,12 +65,19 @@ class Amendments:
             raise RuleViolation("struct validation error", code="missing_field", field="profile_id")
         clearance = await self._desk.clearance(demand)
         line = [one.id for one in await self._store.generations(ca_id)]
+        authorities = await self._store.all_cas()
         async with self._store.unit() as transaction:
             locked = await _lock_line(transaction, line)
             profile = await transaction.share_profile(profile_id)
             if profile is None:
                 raise profile_not_found()
             check_for_end_entities(profile, locked[0].first_generation)
+            users = users_of(replace(profile, ca_id=ca_id), authorities, self._clock.now())
+            check_under(
+                profile,
+                [user for user in users if user.authority.id in line],
+                self._clock.now(),
+            )
             await clearance.admit(
                 transaction,
                 Operation.CHANGE_PROFILE,
