@@ -358,7 +358,10 @@ def _attached_to(value: Json) -> tuple[str, str]:
 
 
 def _time(value: object) -> datetime | None:
-    return value if isinstance(value, datetime) and value > _NO_TIME else None
+    # the driver gives the ends of its range, as infinity and year 1 are, without a zone
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        return None
+    return value if value > _NO_TIME else None
 
 
 def _time_text(value: object) -> str:
