@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lamassu.cli import ca_external
+from lamassu.cli import ca_external, ca_import
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -29,6 +29,7 @@ approvals = typer.Typer(
     no_args_is_help=True, help="Who has to agree to what is dangerous for a CA."
 )
 app.add_typer(approvals, name="approvals")
+app.command("import")(ca_import.import_)
 app.command("import-signed")(ca_external.import_signed)
 app.command()(ca_external.requests)
 app.command()(ca_external.withdraw)

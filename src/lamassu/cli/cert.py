@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lamassu.cli import cert_made
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -25,6 +26,8 @@ from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory
 from lamassu.cli.output import Column, Format, Output, revocation_reason, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Certificates.")
+app.command("import")(cert_made.import_)
+app.command()(cert_made.create)
 
 COLUMNS = (
     Column("serial number", "serial_number"),
