@@ -34,7 +34,7 @@ async def refusal(directory: Path) -> str | None:
     """Why a start is refused for its keys, if it is."""
     async with wiring.opened(directory) as platform:
         try:
-            await check_needed_keys(platform, without_lost=False)
+            await check_needed_keys(platform, {}, without_lost=False)
         except NotFound as refused:
             return refused.text
     return None
@@ -99,7 +99,7 @@ async def test_a_revoked_cas_key_may_be_gone(directory: Path) -> None:
     assert "CA development-ca" in (await refusal(directory) or "")
 
     async with wiring.opened(directory) as platform:
-        await check_needed_keys(platform, without_lost=True)  # the way to revoke it
+        await check_needed_keys(platform, {}, without_lost=True)  # the way to revoke it
         ca = await platform.ca.get_ca("development-ca")
         await platform.ca.revoke(
             ca.certificate.serial_number,

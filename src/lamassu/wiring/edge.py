@@ -20,7 +20,14 @@ from lamassu.platform.security.tls import build_client_context, build_server_con
 from lamassu.platform.telemetry import start_logging
 from lamassu.services.dms.client import RemoteEnrollment
 from lamassu.wiring.configuration import load
-from lamassu.wiring.listening import Listen, Running, chosen, server_files, tls_policy
+from lamassu.wiring.listening import (
+    PORT_SETTINGS,
+    Listen,
+    Running,
+    chosen,
+    server_files,
+    tls_policy,
+)
 from lamassu.wiring.routes import est_mounts
 
 UPSTREAM_TIMEOUT = 25.0  # seconds
@@ -57,6 +64,7 @@ async def serving_edge(directory: Path, listen: Listen) -> AsyncIterator[Running
             listen.host or settings.server.listen_address,
             chosen(listen.port, settings.http.port),
             build_server_context(certificate, key, policy=tls_policy(settings)),
+            setting=PORT_SETTINGS["https"],
         )
         running = Running({"https": await start(listener)}, about="EST")
         try:

@@ -52,6 +52,14 @@ class Running:
         ]
 
 
+PORT_SETTINGS = {
+    "https": "--port, or http.port in config.yml",
+    "http": "--http-port, or server.http_port in config.yml",
+    "internal": "--internal-port, or server.internal_port in config.yml",
+}
+"""Where the port of each listener can be changed, for people."""
+
+
 def server_files(directory: Path, settings: Settings) -> tuple[bytes, bytes]:
     tls = settings.http.tls
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import structlog
@@ -17,12 +18,14 @@ MOST_NAMED = 20
 log = structlog.get_logger(__name__)
 
 
-async def check_needed_keys(platform: Platform, *, without_lost: bool) -> None:
+async def check_needed_keys(
+    platform: Platform, problems: Mapping[str, str], *, without_lost: bool
+) -> None:
     """Find the keys of live CAs, of responders and of the platform in their engines.
 
     Raises `NotFound` (`keys_lost`) where an engine answers that it has not got one, unless
     `without_lost`: then that is logged, as for the internal root's, which nothing running needs.
-    Engines that do not answer keep nobody from starting.
+    Engines that do not answer keep nobody from starting; `problems` are as `find_lost` has them.
     """
     now = SystemClock().now()
     cas = {
@@ -30,7 +33,7 @@ async def check_needed_keys(platform: Platform, *, without_lost: bool) -> None:
         for authority in await platform.ca.list_cas()
         if _is_live(authority, now)
     }
-    search = await platform.kms.find_lost(cas)
+    search = await platform.kms.find_lost(cas, problems)
     for where, text in search.doubts.items():
         log.warning("keys_not_checked", where=where, text=text)
     root = await platform.access.root_key_id()

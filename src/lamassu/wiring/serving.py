@@ -13,7 +13,7 @@ from lamassu.kernel.errors import RuleViolation, Unavailable
 from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.config import warnings
 from lamassu.platform.http import Application, build_app, nobody
-from lamassu.platform.http.health import Check
+from lamassu.platform.http.health import Check, Spaced
 from lamassu.platform.http.metrics import metrics_mount
 from lamassu.platform.http.server import Listener, start
 from lamassu.platform.installation import Installation
@@ -26,7 +26,14 @@ from lamassu.services.access.contract import Mode
 from lamassu.wiring.configuration import load
 from lamassu.wiring.edge import serving_edge
 from lamassu.wiring.jobs import running_jobs
-from lamassu.wiring.listening import Listen, Running, chosen, server_files, tls_policy
+from lamassu.wiring.listening import (
+    PORT_SETTINGS,
+    Listen,
+    Running,
+    chosen,
+    server_files,
+    tls_policy,
+)
 from lamassu.wiring.needed_keys import check_needed_keys
 from lamassu.wiring.platform import BOOKMARK_KEY, Platform, opened
 from lamassu.wiring.routes import internal_mounts, public_mounts, validation_mounts
@@ -86,19 +93,19 @@ async def _serving_platform(
     async with AsyncExitStack() as stack:
         stack.enter_context(Installation(directory).served_alone())
         platform = await stack.enter_async_context(opened(directory))
-        await _refuse_misconfigured_engines(platform)
+        problems = await _refuse_misconfigured_engines(platform)
         if platform.mode is Mode.PRODUCTION:
             for leftover in await platform.access.leftovers_of_development():
                 log.warning("leftover_of_development", text=leftover)
             for finding in await platform.kms.misplaced_ca_keys():
                 log.warning("ca_keys_misplaced", text=finding)
-        for engine_id, number in (await platform.kms.unclaimed()).items():
+        for engine_id, number in (await platform.kms.unclaimed(problems)).items():
             advice = f"lamassu key adopt --engine {engine_id}"
             log.warning("keys_unclaimed", engine=engine_id, keys=number, next=advice)
         for standing in await platform.kms.backups.standings():
             for warning in standing.warnings:
                 log.warning("key_backup_due", text=warning)
-        await check_needed_keys(platform, without_lost=without_lost_keys)
+        await check_needed_keys(platform, problems, without_lost=without_lost_keys)
         running = Running()
         listeners = await _listeners(platform, listen, running)
         await platform.bus.start()
@@ -157,22 +164,26 @@ async def _listeners(
             host,
             chosen(listen.port, settings.http.port),
             build_server_context(certificate, key, policy=policy),
+            setting=PORT_SETTINGS["https"],
         ),
-        "http": Listener(apps["http"], host, chosen(listen.http_port, settings.server.http_port)),
+        "http": Listener(
+            apps["http"],
+            host,
+            chosen(listen.http_port, settings.server.http_port),
+            setting=PORT_SETTINGS["http"],
+        ),
         "internal": Listener(
             apps["internal"],
             host,
             chosen(listen.internal_port, settings.server.internal_port),
             build_server_context(certificate, key, policy=policy, required_anchors=anchors[:1]),
+            setting=PORT_SETTINGS["internal"],
         ),
     }
 
 
 def _checks(platform: Platform, running: Running) -> Mapping[str, Check]:
     """What readiness asks: database, keys, relay and listeners as they really are."""
-
-    async def keys() -> None:
-        await platform.kms.check_engine(platform.settings.crypto_engines.chosen_id)
 
     async def listeners() -> None:
         down = [name for name, one in running.listeners.items() if not one.listening]
@@ -181,7 +192,7 @@ def _checks(platform: Platform, running: Running) -> Mapping[str, Check]:
 
     return {
         "database": platform.database.check,
-        "keys": keys,
+        "keys": _engine_check(platform, platform.settings.crypto_engines.chosen_id),
         "relay": platform.bus.check,
         "listeners": listeners,
     }
@@ -191,16 +202,22 @@ def _lesser_checks(platform: Platform) -> Mapping[str, Check]:
     """The engines beside the default one: while one is out, all that needs no key of it works."""
     engines = platform.settings.crypto_engines
     return {
-        f"engine {engine_id}": partial(platform.kms.check_engine, engine_id)
+        f"engine {engine_id}": _engine_check(platform, engine_id)
         for engine_id in engines.ids
         if engine_id != engines.chosen_id
     }
 
 
-async def _refuse_misconfigured_engines(platform: Platform) -> None:
+def _engine_check(platform: Platform, engine_id: str) -> Check:
+    """An engine may be far away, or be paid by the question."""
+    return Spaced(partial(platform.kms.check_engine, engine_id))
+
+
+async def _refuse_misconfigured_engines(platform: Platform) -> Mapping[str, str]:
     """An engine that will never work as it is configured is told now, not at the first key.
 
-    One that is merely out of reach is not waited for: readiness tells of it. Raises
+    One that is merely out of reach is not waited for: readiness tells of it. Returns why each
+    engine cannot be used, or nothing of it, so that nobody has to wait for one again. Raises
     `RuleViolation` (`engine_misconfigured`).
     """
     health = await platform.kms.health()
@@ -214,3 +231,4 @@ async def _refuse_misconfigured_engines(platform: Platform) -> None:
             code="engine_misconfigured",
             field="crypto_engines",
         )
+    return {one.engine_id: one.problem for one in health}

@@ -417,8 +417,9 @@ async def test_stopping_does_not_wait_longer_than_its_grace(serve: Serve) -> Non
 async def test_a_taken_port_is_named(open_server: Start) -> None:
     server = await open_server(tls=None)
     with pytest.raises(Unavailable, match=f"port {server.running.port}") as fault:
-        await start(Listener(Application(), port=server.running.port))
+        await start(Listener(Application(), port=server.running.port, setting="--http-port"))
     assert fault.value.code == "listen_failed"
+    assert fault.value.text.endswith("its setting is --http-port")
 
 
 async def test_signal_handlers_stay_the_callers(open_server: Start) -> None:

@@ -119,6 +119,33 @@ async def test_an_engine_that_is_away_is_no_proof_of_anything(
     assert search.doubts == {"remote": "remote cannot be reached"}
 
 
+async def test_an_engine_that_was_just_asked_is_not_asked_again(
+    restart: Restart, remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that has waited for an engine in vain does not wait for it once more."""
+    kms = restart()
+    key = await kms.generate(P256, purpose=CA, name="ca/a", caller=ALICE, engine_id="remote")
+    asked: list[str] = []
+
+    def watched(name: str) -> Callable[..., object]:
+        def ask(*arguments: object, **named: object) -> object:
+            asked.append(name)
+            return ()
+
+        return ask
+
+    for name in ("check", "key_ids", "unclaimed_keys"):
+        monkeypatch.setattr(Remote, name, watched(name))
+
+    away = await restart().find_lost([key.key_id], {"remote": "out of reach", "software": ""})
+    assert (away.doubts, away.lost) == ({"remote": "out of reach"}, [])
+    assert await restart().unclaimed({"remote": "out of reach"}) == {}
+    assert asked == []
+
+    assert (await restart().find_lost([key.key_id], {"remote": ""})).doubts == {}
+    assert asked == ["key_ids"]
+
+
 async def test_no_key_is_opened_to_see_that_it_is_there(
     restart: Restart, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
 
 import structlog
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from lamassu.kernel.errors import LamassuError
@@ -20,9 +22,29 @@ Check = Callable[[], Awaitable[None]]
 
 PATIENCE = 4.0  # seconds for each check: who asks gives up soon, and slow is not well
 
+INTERVAL = 2.0
+"""Seconds between two looks at what is costly to look at."""
+
 SLOW = "it does not end"
 
 _log = structlog.get_logger(__name__)
+
+
+class OriginalHealth(BaseModel):
+    """As the original says it."""
+
+    health: bool
+    version: str
+    build: str
+    build_time: str
+
+
+class Health(BaseModel):
+    """`failing` and `reasons`, by the name of the check, for principals only."""
+
+    status: Literal["live", "ready", "unready"]
+    failing: list[str] = []
+    reasons: dict[str, str] = {}
 
 
 def original_health_route() -> Route:
@@ -37,6 +59,7 @@ def original_health_route() -> Route:
         access=Access.PUBLIC,
         handler=health,
         summary="Say that the service answers",
+        answer=OriginalHealth,
     )
 
 
@@ -77,6 +100,7 @@ def health_mount(
                 access=Access.PUBLIC,
                 handler=live,
                 summary="Say that the process runs",
+                answer=Health,
             ),
             Route(
                 method="GET",
@@ -84,9 +108,34 @@ def health_mount(
                 access=Access.PUBLIC,
                 handler=ready,
                 summary="Say whether everything needed to serve is there",
+                answer=Health,
+                other_statuses={503: "Something that is needed is not there"},
             ),
         ],
     )
+
+
+class Spaced:
+    """A check that is made at most once in `interval` seconds; who asks sooner is told what was
+    found then, which is never older. For what costs somebody work: anybody may ask."""
+
+    def __init__(self, check: Check, *, interval: float = INTERVAL) -> None:
+        self._check = check
+        self._interval = interval
+        self._begun: float | None = None  # by the loop's clock
+        self._fault: LamassuError | None = None
+
+    async def __call__(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._begun is None or now - self._begun >= self._interval:
+            self._fault = None
+            try:
+                await self._check()
+            except LamassuError as error:
+                self._fault = error
+            self._begun = now
+        if self._fault is not None:
+            raise self._fault
 
 
 class _Watch:

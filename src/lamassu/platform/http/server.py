@@ -37,12 +37,14 @@ AsgiApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Listener:
-    """A port to open. `tls` absent means plain HTTP; port 0 takes a free one."""
+    """A port to open. `tls` absent means plain HTTP; port 0 takes a free one. `setting` says, in
+    a refusal, where the port can be changed."""
 
     app: AsgiApp
     host: str = "127.0.0.1"
     port: int = 0
     tls: ServerTls | None = None
+    setting: str = ""
     limits: ServerLimits = field(default_factory=ServerLimits)
     backlog: int = 1_024
 
@@ -55,6 +57,7 @@ class RunningListener:
         self.buffer = memoryview(bytearray(65_536))  # shared: each read is consumed at once
         self.port = 0
         self.host = listener.host
+        self._remedy = f"; its setting is {listener.setting}" if listener.setting else ""
         self._tls = listener.tls
         self._loop = loop
         self._backlog = listener.backlog
@@ -84,7 +87,7 @@ class RunningListener:
             )
         except OSError as fault:
             raise Unavailable(
-                f"cannot listen on {self.host} port {port}: {_why_not(fault)}",
+                f"cannot listen on {self.host} port {port}: {_why_not(fault)}{self._remedy}",
                 code="listen_failed",
             ) from fault
         self.port = int(self._server.sockets[0].getsockname()[1])

@@ -252,16 +252,19 @@ class KmsService:
             storage=self._storage,
         )
 
-    async def find_lost(self, needed: Collection[str]) -> KeySearch:
+    async def find_lost(
+        self, needed: Collection[str], problems: Mapping[str, str] | None = None
+    ) -> KeySearch:
         """Which of these keys, of the responders' and of the platform's are not where they
-        should be."""
+        should be. `problems` are what each engine was just found to have, empty for none: who
+        knows them spares the engines the question."""
         keys = [key for each in needed if (key := await self._storage.find(each)) is not None]
         query = ListQuery(page_size=LISTED_AT_ONCE)
         while True:
             page = await self._storage.list(query, purposes=rules.OWN_PURPOSES)
             keys.extend(page.items)
             if page.after is None:
-                return await find_lost_keys(keys, engines=self._engines)
+                return await find_lost_keys(keys, engines=self._engines, problems=problems)
             query = replace(query, after=page.after)
 
     async def default_gives_out_keys(self) -> bool:
@@ -296,9 +299,9 @@ class KmsService:
             production=self.production,
         )
 
-    async def unclaimed(self) -> Mapping[str, int]:
-        """How many keys wait for `adopt`, by engine."""
-        return await unclaimed_keys(self._engines)
+    async def unclaimed(self, problems: Mapping[str, str] | None = None) -> Mapping[str, int]:
+        """How many keys wait for `adopt`, by engine; `problems` as `find_lost` has them."""
+        return await unclaimed_keys(self._engines, problems or {})
 
     async def misplaced_ca_keys(self) -> Sequence[str]:
         """Findings for production: keys of CAs in engines that are not for them."""

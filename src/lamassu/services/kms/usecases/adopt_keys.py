@@ -84,10 +84,15 @@ async def adopt_keys(
     return adoptions
 
 
-async def unclaimed_keys(engines: EngineDirectory) -> Mapping[str, int]:
-    """How many keys wait for adoption, by engine; engines out of reach are passed over."""
+async def unclaimed_keys(
+    engines: EngineDirectory, problems: Mapping[str, str]
+) -> Mapping[str, int]:
+    """How many keys wait for adoption, by engine; engines out of reach, also those that are
+    known to have `problems`, are passed over."""
     waiting: dict[str, int] = {}
     for engine in engines:
+        if problems.get(engine.id):
+            continue
         try:
             found = await engine.unclaimed_keys()
         except Unavailable:
