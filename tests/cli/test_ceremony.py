@@ -79,7 +79,7 @@ def test_a_script_rehearses_and_what_it_left_is_verified(host: Path) -> None:
 
 def test_people_are_asked_and_shown_before_anything_is_signed(host: Path) -> None:
     answers = [
-        "2020-02-30", f"{TODAY}", "Ada", "witness", "Charles", "", "Acme Root CA", "", "",
+        "2020-02-30", f"{TODAY}", "", "Ada", "witness", "Charles", "", "Acme Root CA", "", "",
         "no-such-key", "ecdsa-p256", "ten years", "87600h", "1",
         "missing.csr", "script.yml", "between.csr", "n", "between.csr", "y", "", "", "", "", "",
         "n",
@@ -87,6 +87,7 @@ def test_people_are_asked_and_shown_before_anything_is_signed(host: Path) -> Non
     refused = lamassu("ceremony", "run", stdin="\n".join(answers) + "\n")
     assert refused.exit_code == 1, refused.output
     assert "That is no date." in refused.output
+    assert refused.output.count("This needs an answer") == 1
     assert "missing.csr: No such file" in refused.output
     assert "script.yml: " in refused.output
     assert refused.output.count("Then it is not signed.") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from lamassu.cli import ca, cert, client, device, dms, key, options, profile
+from lamassu.cli import ca, cert, client, device, dms, key, options, output, profile
 
 PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 WIRE_PEM = base64.b64encode(PEM.encode()).decode()
@@ -376,6 +378,34 @@ def test_every_noun_has_the_usual_verbs() -> None:
     for noun in NOUNS:
         for verb in ("list", "get") if noun == "cert" else ("list", "get", "create"):
             assert (noun, verb) in verbs
+
+
+@pytest.mark.parametrize("width", [40, 80, 110, 200])
+def test_ids_stay_whole_in_a_terminal_however_narrow(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """They are there to be copied."""
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(output, "out", console)
+    key = {
+        **{"key_id": "ab" * 32, "name": "plant north, line two", "algorithm": "ECDSA"},
+        **{"size": 256, "engine_id": "software", "aliases": [], "tags": [], "metadata": {}},
+    }
+    ca_ids = ["manufacturing-authority-of-plant-north", "0b" * 18]
+    platform.on("GET", "/api/kms/v1/keys", {"next": "", "list": [key, key]})
+    platform.on(
+        "GET",
+        "/api/ca/v1/cas",
+        {"next": "", "list": [{"id": ca_id, "certificate": CERTIFICATE} for ca_id in ca_ids]},
+    )
+
+    for noun in ("key", "ca"):
+        assert lamassu(noun, "list").exit_code == 0
+    words = [word for line in shown.getvalue().splitlines() for word in line.split()]
+    for whole in ("ab" * 32, *ca_ids):
+        if width > len(whole) + 20:
+            assert whole in words, shown.getvalue()
 
 
 def create_device(platform: Platform) -> tuple[Result, list[httpx.Request]]:

@@ -183,30 +183,39 @@ def ask_people(now: datetime, *, needs_root: bool) -> Answers:
     )
 
 
+def _ask(what: str) -> str:
+    """An answer that cannot be left out. A bare Enter is told so, and asked again."""
+    while True:
+        answer = str(typer.prompt(what, default="", show_default=False)).strip()
+        if answer:
+            return answer
+        out.print("This needs an answer; Ctrl-C ends the ceremony here.")
+
+
 def ask_date(now: datetime) -> date:
     """The day, typed in rather than agreed to: a nod confirms anything."""
     out.print(f"This host's clock says {now:%A, %Y-%m-%d %H:%M} UTC.")
     while True:
         try:
-            return date.fromisoformat(typer.prompt("Today's date, as YYYY-MM-DD").strip())
+            return date.fromisoformat(_ask("Today's date, as YYYY-MM-DD"))
         except ValueError:
             out.print("That is no date.")
 
 
 def ask_names() -> Sequence[Person]:
     """Who is present."""
-    people = [Person(KEY_CUSTODIAN, typer.prompt("Key custodian (who holds the token)"))]
+    people = [Person(KEY_CUSTODIAN, _ask("Key custodian (who holds the token)"))]
     while role := typer.prompt(
         "Role of somebody else present, such as witness; empty for nobody", default="",
         show_default=False,
     ).strip():  # fmt: skip
-        people.append(Person(role, typer.prompt(f"Name of the {role}")))
+        people.append(Person(role, _ask(f"Name of the {role}")))
     return people
 
 
 def _ask_root() -> RootWish:
     subject = Subject(
-        common_name=typer.prompt("Common name of the root"),
+        common_name=_ask("Common name of the root"),
         organization=typer.prompt("Organization", default="", show_default=False),
         country=typer.prompt("Country, two letters", default="", show_default=False),
     )

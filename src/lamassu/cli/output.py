@@ -100,12 +100,14 @@ def show_list(
     elif not items:
         out.print("[dim]none[/dim]")
     else:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(column.heading, overflow="fold")
-        for item in items:
-            table.add_row(*(_coloured(column.of(item)) for column in columns))
-        _print(table)
+        table = _table(items, columns)
+        if _fits(table):
+            _print(table)
+            return
+        for number, item in enumerate(items):
+            if number:
+                out.print()
+            _print(_sheet(item, columns))
 
 
 def show_one(
@@ -121,13 +123,38 @@ def show_one(
     elif output.value == Format.PEM:
         _write_pem(item, certificate)
     else:
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(no_wrap=True)
-        table.add_column(overflow="fold")
-        for column in columns:
-            if text := column.of(item):
-                table.add_row(f"[bold]{column.heading}[/bold]", _coloured(text))
-        _print(table)
+        _print(_sheet(item, columns))
+
+
+def _table(items: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> Table:
+    """A row for each. What has no space is never folded: ids are there to be copied."""
+    rows = [[column.of(item) for column in columns] for item in items]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, texts in zip(columns, zip(*rows, strict=True), strict=True):
+        whole = not any(" " in text for text in texts)
+        table.add_column(column.heading, overflow="fold", no_wrap=whole)
+    for row in rows:
+        table.add_row(*map(_coloured, row))
+    return table
+
+
+def _sheet(item: Mapping[str, Any], columns: Sequence[Column]) -> Table:
+    """A line for each of one item's values."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for column in columns:
+        if text := column.of(item):
+            table.add_row(f"[bold]{column.heading}[/bold]", _coloured(text))
+    return table
+
+
+def _fits(table: Table) -> bool:
+    """Whether the terminal is wide enough for every word."""
+    if not out.is_terminal:
+        return True
+    widest = out.options.update(max_width=10_000)
+    return Measurement.get(out, widest, table).minimum <= out.width
 
 
 def _print(table: Table) -> None:
