@@ -18,7 +18,7 @@ from lamassu.services.kms.model import NewKey
 from lamassu.services.kms.usecases.sign_message import Message, MessageType
 from tests.support.pki import make
 
-from .test_imports import a_ca, b64, imported, wire, with_key, without_key
+from .test_imports import a_ca, b64, imported, strange, wire, with_key, without_key
 from .world import ALICE, START, YEAR, World, csr, from_wire, parsed
 
 P256 = KeySpec(KeyAlgorithm.ECDSA, 256)
@@ -369,3 +369,20 @@ async def test_a_key_whose_binding_was_lost_gets_it_by_the_event(
         assert key.bindings == (Binding("certificate", shown["serial_number"]),)
     finally:
         await bus.stop()
+
+
+async def test_a_forged_key_identifier_shares_no_cas_fate(world: World) -> None:
+    """Security rule 14: revoking a CA revokes what other CAs here signed for its key, and
+    nothing that only says so."""
+    await world.profile()
+    root = await world.root()
+    sly = strange(identifier=bytes.fromhex(root.certificate.subject_key_id), issuer=a_ca().name)
+    kept = await world.api.post("/v1/certificates/import", json={"certificate": wire(sly)})
+    assert kept.status_code == 201
+
+    await world.api.post(
+        "/v1/cas/root/status", json={"status": "REVOKED", "revocation_reason": "CACompromise"}
+    )
+
+    shown = await world.api.get(f"/v1/certificates/{kept.json()['serial_number']}")
+    assert shown.json()["status"] == "ACTIVE"

@@ -150,6 +150,7 @@ class SqlCaTransaction(AdoptionRows):
             .where(
                 certificates.c.subject_key_id.in_(subject_key_ids),
                 certificates.c.is_ca,
+                certificates.c.issuer_ca_id != NO_CA,  # its key identifier may be a forged one
                 certificates.c.serial_number.not_in(select(cas.c.serial_number)),
             )
             .order_by(certificates.c.serial_number)
