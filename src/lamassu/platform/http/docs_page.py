@@ -67,7 +67,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[
     if "requestBody" in operation:
         parts.append(_content("Body", operation["requestBody"], schemas))
     for status, answer in operation["responses"].items():
-        if status != "default":
+        if "$ref" not in answer:  # refusals are the same for all
             parts.append(_content(f"Answer {status}", answer, schemas))
     return (
         f'<details class="operation" id="{escape(operation["operationId"])}" data-words="{words}">'

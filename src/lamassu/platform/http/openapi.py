@@ -10,24 +10,18 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from lamassu.kernel.listing import Filterable
-from lamassu.platform.http.errors import JSON_TYPE
 from lamassu.platform.http.listing_query import DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, OPERATORS
+from lamassu.platform.http.openapi_responses import (
+    ERROR_SCHEMA,
+    HEADERS,
+    JSON,
+    responses_of,
+    shared_responses,
+)
 from lamassu.platform.http.routing import AccessKind, MountedRoute
 
 _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{([A-Za-z0-9_-]+)(?::path)?\}")
-_JSON = JSON_TYPE.partition(";")[0]
-_ERROR_SCHEMA = {
-    "type": "object",
-    "required": ["err", "code", "field"],
-    "properties": {
-        "err": {"type": "string", "description": "What happened and what to do, for people"},
-        "code": {"type": "string", "description": "What happened, for programs"},
-        "field": {"type": ["string", "null"], "description": "Dotted path of the field to blame"},
-        "request_id": {"type": "string", "description": "With a 500: what to tell the operator"},
-    },
-}
-
 _APPROVAL_HEADER = {
     "name": "Lamassu-Approval",
     "in": "header",
@@ -66,7 +60,9 @@ def openapi_document(routes: Iterable[MountedRoute]) -> dict[str, Any]:
         "tags": [{"name": name} for name in dict.fromkeys(m.service for m in shown)],
         "paths": paths,
         "components": {
-            "schemas": {**definitions, "Error": _ERROR_SCHEMA},
+            "schemas": {**definitions, "Error": ERROR_SCHEMA},
+            "responses": shared_responses(),
+            "headers": HEADERS,
             "securitySchemes": {"certificate": {"type": "mutualTLS"}},
         },
     }
@@ -86,12 +82,13 @@ def _schemas(routes: Iterable[MountedRoute]) -> tuple[_Models, dict[str, Any]]:
 
 def _operation(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
     route = mounted.route
+    answer = None if route.answer is None else references[(route.answer, "serialization")]
     operation: dict[str, Any] = {
         "operationId": _operation_id(mounted),
         "tags": [mounted.service],
         "summary": route.summary,
         "parameters": _parameters(mounted),
-        "responses": _responses(mounted, references),
+        "responses": responses_of(mounted, answer),
         "security": [] if route.access.kind is AccessKind.PUBLIC else [{"certificate": []}],
         "x-lamassu-access": describe_access(mounted),
     }
@@ -100,7 +97,7 @@ def _operation(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
     if route.body is not None:
         operation["requestBody"] = {
             "required": not route.empty_body,
-            "content": {_JSON: {"schema": references[(route.body, "validation")]}},
+            "content": {JSON: {"schema": references[(route.body, "validation")]}},
         }
     return operation
 
@@ -165,20 +162,3 @@ def _query(name: str, description: str, schema: dict[str, Any] | None = None) ->
         "description": description,
         "schema": schema or {"type": "string"},
     }
-
-
-def _responses(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
-    route = mounted.route
-    success: dict[str, Any] = {"description": "Done"}
-    if route.answer is not None:
-        schema = references[(route.answer, "serialization")]
-        success["content"] = {_JSON: {"schema": schema}}
-    responses: dict[str, Any] = {str(route.status): success}
-    if route.deferrable:
-        responses["202"] = {
-            "description": "Nothing was done yet: approvers have to agree to what `Location` names"
-        }
-    if route.encode_error is None:
-        reference = {"schema": {"$ref": _REF.format(model="Error")}}
-        responses["default"] = {"description": "Refused", "content": {_JSON: reference}}
-    return responses

@@ -93,8 +93,10 @@ class Route:
 
     `path` is relative to the mount; `{id}` takes a segment, `{rest:path}` all that is left.
     `body` is decoded into `call.body`; with `empty_body` no bytes at all act as `{}`.
-    `answer` is for the API description, and so is `deferrable`: the request may have to wait for
-    somebody's agreement (202), and is repeated with the header that names it.
+    `answer` is for the API description, and so are `media_types` where it is not JSON,
+    `other_statuses` of answers of the same form, and `headers` that it may carry (each with what
+    it means); so is `deferrable`: the request may have to wait for somebody's agreement (202),
+    and is repeated with the header that names it. Refusals are known by the route's kind.
     `creates` tells what it makes: it may be sent again with the same Idempotency-Key, and what it
     answers must be what the event says.
     `body_limit` is in bytes, in place of the application's. `encode_error` answers every error
@@ -110,7 +112,10 @@ class Route:
     body: type[WireModel] | None = None
     empty_body: bool = False
     answer: type[BaseModel] | None = None
+    media_types: Sequence[str] = ()
     status: int = 200
+    other_statuses: Mapping[int, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     listing: Filterable | None = None
     body_limit: int | None = None
     encode_error: Callable[[LamassuError], Response] | None = None
@@ -208,9 +213,9 @@ class RouteTable:
 
     def _find(self, method: str, path: str) -> Match:
         methods = self._static.get(path)
-        if methods is not None and method in methods:
-            return Match(methods[method], {})
-        allowed: set[str] = set(methods or ())
+        if methods is not None:
+            return Match(methods.get(method), {}, frozenset(methods))
+        allowed: set[str] = set()
         values: dict[str, str] = {}
         found = _descend(
             self._root, path.split("/"), 1, method=method, values=values, allowed=allowed
@@ -273,10 +278,10 @@ def _descend(
     segment = segments[index]
     literal = node.literals.get(segment)
     if literal is not None:
-        found = _descend(
-            literal, segments, index + 1, method=method, values=values, allowed=allowed
-        )
-        if found is not None:
+        here: set[str] = set()
+        found = _descend(literal, segments, index + 1, method=method, values=values, allowed=here)
+        allowed |= here
+        if found is not None or here:  # a path that is spelt out is what it says, and no id
             return found
     for _, pattern, name, child in node.patterns:
         value = segment

@@ -9,10 +9,18 @@ from starlette.responses import Response
 from lamassu.kernel.errors import NotFound, RuleViolation, TooLarge
 from lamassu.platform.http import Access, Call, Route, empty_answer, json_answer
 from lamassu.services.dms.contract import Enrollment, EnrollmentRequest
-from lamassu.services.est.messages import MOST_OCTETS, EstAnswer, read_csr, write_certificates
+from lamassu.services.est.messages import (
+    MOST_OCTETS,
+    PEM_TYPE,
+    EstAnswer,
+    read_csr,
+    write_certificates,
+)
 
 BASE = "/.well-known/est"
 _NOT_IMPLEMENTED = 501
+# The second for who accepts exactly that.
+_CERTIFICATES = ("application/pkcs7-mime", PEM_TYPE)
 
 
 def routes(enrollment: Enrollment, *, default_dms: str | None = None) -> list[Route]:
@@ -29,11 +37,22 @@ def routes(enrollment: Enrollment, *, default_dms: str | None = None) -> list[Ro
                 "GET", f"{base}/cacerts", handlers.cacerts, "CA certificates (§4.1)", public=True
             ),
             _route(
-                "GET", f"{base}/csrattrs", handlers.csrattrs, "CSR attributes (§4.5)", public=True
+                "GET",
+                f"{base}/csrattrs",
+                handlers.csrattrs,
+                "CSR attributes (§4.5)",
+                public=True,
+                status=204,
             ),
             _route("POST", f"{base}/simpleenroll", handlers.simpleenroll, "Enroll (§4.2.1)"),
             _route("POST", f"{base}/simplereenroll", handlers.simplereenroll, "Re-enroll (§4.2.2)"),
-            _route("POST", f"{base}/serverkeygen", handlers.serverkeygen, "Server keys (§4.4)"),
+            _route(
+                "POST",
+                f"{base}/serverkeygen",
+                handlers.serverkeygen,
+                "Server keys (§4.4); not available yet",
+                status=_NOT_IMPLEMENTED,
+            ),
             _route("POST", f"{base}/fullcmc", handlers.fullcmc, "Full CMC (§4.3)"),
         )
     ]
@@ -46,6 +65,7 @@ def _route(
     summary: str,
     *,
     public: bool = False,
+    status: int = 200,
 ) -> Route:
     return Route(
         method=method,
@@ -53,6 +73,8 @@ def _route(
         access=Access.PUBLIC if public else Access.EST,
         handler=handler,
         summary=summary,
+        status=status,
+        media_types=_CERTIFICATES if status == 200 else (),
         body_limit=MOST_OCTETS,
     )
 

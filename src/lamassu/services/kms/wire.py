@@ -5,7 +5,7 @@ Like the contract it is open to others; it knows nothing of this slice but the c
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, RootModel
 
 from lamassu.platform.http.wire import WireModel
 from lamassu.services.kms.contract import Engine, KeyMove
@@ -54,6 +54,10 @@ class EngineAnswer(_Answer):
                 "default": engine.default,
             }
         )
+
+
+class EnginesAnswer(RootModel[list[EngineAnswer]]):
+    """All of them."""
 
 
 class MoveKey(WireModel):

@@ -327,6 +327,14 @@ class RekeyPlanAnswer(Answer):
     cross_certificates_valid_to: str
 
 
+class StatusCountsAnswer(Answer):
+    """Certificates by status; those INACTIVE are not counted."""
+
+    ACTIVE: int
+    EXPIRED: int
+    REVOKED: int
+
+
 class CasStatsAnswer(Answer):
     """Counts of CAs."""
 

@@ -24,6 +24,7 @@ from lamassu.services.ca.http.bodies import (
 from lamassu.services.ca.http.encoding import (
     CAS,
     CERTIFICATES,
+    PROGRESS_HEADERS,
     Encoder,
     awaited_answer,
     progress_headers,
@@ -106,6 +107,7 @@ def authority_routes(service: CaService) -> list[Route]:
             "with what waits where approvers have to agree.",
             body=StatusBody,
             deferrable=True,
+            headers=PROGRESS_HEADERS,
             answer=CaAnswer,
             status=201,
         ),

@@ -18,7 +18,7 @@ from lamassu.services.ca.http.bodies import RekeyBody, SignMessageBody, VerifyMe
 from lamassu.services.ca.http.encoding import Encoder
 from lamassu.services.ca.model import RekeyPlan
 from lamassu.services.ca.usecases import CaService
-from lamassu.services.kms.wire import EngineAnswer, KeyMoveAnswer, MoveKey
+from lamassu.services.kms.wire import EngineAnswer, EnginesAnswer, KeyMoveAnswer, MoveKey
 
 
 def ca_key_routes(service: CaService) -> list[Route]:
@@ -32,7 +32,7 @@ def ca_key_routes(service: CaService) -> list[Route]:
             access=Access.action("ca:read"),
             handler=handlers.engines,
             summary="List the crypto engines that can hold a CA's key",
-            answer=EngineAnswer,
+            answer=EnginesAnswer,
         ),
         Route(
             method="POST",

@@ -18,11 +18,18 @@ from lamassu.services.ca.http.answers import (
     CertificatesStatsAnswer,
     PageAnswer,
     StatsAnswer,
+    StatusCountsAnswer,
 )
 from lamassu.services.ca.http.approvals import demand_of
 from lamassu.services.ca.http.authorities import known_status
 from lamassu.services.ca.http.bodies import RevokeBody, StatusBody
-from lamassu.services.ca.http.encoding import CAS, CERTIFICATES, Encoder, progress_headers
+from lamassu.services.ca.http.encoding import (
+    CAS,
+    CERTIFICATES,
+    PROGRESS_HEADERS,
+    Encoder,
+    progress_headers,
+)
 from lamassu.services.ca.model import CertificateRevocation, CertificateScope, StatusChange
 from lamassu.services.ca.usecases import CaService
 
@@ -93,6 +100,7 @@ def certificate_routes(service: CaService) -> list[Route]:
             summary="Revoke, hold, release or deactivate a certificate",
             body=StatusBody,
             deferrable=True,
+            headers=PROGRESS_HEADERS,
             answer=CertificateAnswer,
         ),
         Route(
@@ -106,6 +114,7 @@ def certificate_routes(service: CaService) -> list[Route]:
             body=RevokeBody,
             empty_body=True,
             deferrable=True,
+            headers=PROGRESS_HEADERS,
             answer=CertificateAnswer,
         ),
         *patching,
@@ -124,6 +133,7 @@ def certificate_routes(service: CaService) -> list[Route]:
             access=Access.action("ca:read", scope="id"),
             handler=handlers.stats_of_ca,
             summary="Count a CA's certificates by status",
+            answer=StatusCountsAnswer,
         ),
     ]
 

@@ -101,6 +101,13 @@ def findings_answer(found: Sequence[Finding]) -> list[FindingAnswer]:
     return [FindingAnswer(code=one.code, field=one.field, text=one.text) for one in found]
 
 
+PROGRESS_HEADERS = {
+    "Lamassu-Revocation": "`pending` while OCSP and CRL do not show it yet",
+    "Lamassu-Ceremony": "The offline CA whose next CRL has to be made at its ceremony",
+    "Lamassu-Job": "The id of the job that revokes what is below",
+}
+
+
 def progress_headers(
     *, shown: bool = True, job_id: str | None = None, ceremony: str | None = None
 ) -> dict[str, str]:

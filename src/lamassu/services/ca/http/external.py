@@ -32,6 +32,7 @@ def external_routes(service: CaService) -> list[Route]:
             body_limit=LARGEST_DELIVERY,
             answer=ImportedAnswer,
             status=201,
+            other_statuses={200: "Everything was here already"},
         ),
         Route(
             method="GET",

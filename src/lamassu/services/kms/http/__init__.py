@@ -33,7 +33,7 @@ from lamassu.services.kms.usecases.describe_key import (
     with_metadata_patched,
 )
 from lamassu.services.kms.usecases.key_document import key_document
-from lamassu.services.kms.wire import EngineAnswer, KeyMoveAnswer, MoveKey
+from lamassu.services.kms.wire import EngineAnswer, EnginesAnswer, KeyMoveAnswer, MoveKey
 
 MESSAGE_FIELDS_NOTE = "message_type is raw (we hash) or hash (the message is the digest)."
 CA_KEY_ACCESS = Access.action("ca-key:sign")
@@ -70,7 +70,7 @@ def routes(kms: KmsService) -> list[Route]:
             access=Access.action("key:read"),
             handler=handlers.engines,
             summary="List the crypto engines",
-            answer=EngineAnswer,
+            answer=EnginesAnswer,
         ),
         Route(
             method="GET",

@@ -102,6 +102,9 @@ class VaRole(WireModel):
     latest_crl: LatestCrl
 
 
+_NOT_MODIFIED = {304: "The asker has it already, as If-None-Match says"}
+
+
 def routes(service: VaService) -> list[Route]:
     """Under `/api/va`, on HTTPS."""
     va = _Handlers(service)
@@ -114,6 +117,8 @@ def routes(service: VaService) -> list[Route]:
             access=Access.PUBLIC,
             handler=va.get_crl,
             summary="The CRL of a CA, by its subject key identifier",
+            media_types=(CRL_TYPE,),
+            other_statuses=_NOT_MODIFIED,
         ),
         # the original's routes are under /v1; its SDK calls them without
         *_roles("/v1/roles/{ski}", va),
@@ -136,6 +141,8 @@ def public_routes(service: VaService) -> list[Route]:
             access=Access.PUBLIC,
             handler=va.get_crl,
             summary="The CRL of a CA, by its subject key identifier",
+            media_types=(CRL_TYPE,),
+            other_statuses=_NOT_MODIFIED,
         ),
         Route(
             method="GET",
@@ -143,6 +150,8 @@ def public_routes(service: VaService) -> list[Route]:
             access=Access.PUBLIC,
             handler=va.get_crl_of_ca,
             summary="The CRL of a CA, by its id",
+            media_types=(CRL_TYPE,),
+            other_statuses=_NOT_MODIFIED,
         ),
         Route(
             method="GET",
@@ -150,6 +159,8 @@ def public_routes(service: VaService) -> list[Route]:
             access=Access.PUBLIC,
             handler=va.get_certificate,
             summary="The certificate of a CA (caIssuers)",
+            media_types=(CERTIFICATE_TYPE,),
+            other_statuses=_NOT_MODIFIED,
         ),
     ]
 
@@ -183,6 +194,9 @@ def _ocsp(method: str, path: str, handler: Callable[[Call], Awaitable[Response]]
         access=Access.PUBLIC,
         handler=handler,
         summary="The status of a certificate (OCSP)",
+        description="Errors are OCSP's own, under status 200 (RFC 6960 §4.2.1).",
+        media_types=(OCSP_TYPE,),
+        other_statuses=_NOT_MODIFIED if method == "GET" else {},
         body_limit=MOST_OCTETS,
         encode_error=encode_ocsp_error,
     )

@@ -109,6 +109,7 @@ def offline_routes(service: VaService) -> list[Route]:
             body_limit=LARGEST_DELIVERY,
             answer=ImportCrlAnswer,
             status=201,
+            other_statuses={200: "The CRL was here already"},
         ),
         Route(
             method="GET",
