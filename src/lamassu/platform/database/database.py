@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 from sqlalchemy import select
@@ -14,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.clock import Clock
-from lamassu.kernel.errors import LamassuError, Unavailable
+from lamassu.kernel.errors import Conflict, LamassuError, Unavailable
 from lamassu.kernel.records import Record
 from lamassu.platform.database.dialect import Dialect
 from lamassu.platform.database.failures import translated
@@ -53,6 +54,10 @@ class Store(Protocol):
         """
         ...
 
+    def alone(self, service: str, name: str) -> AbstractAsyncContextManager[bool]:
+        """Whether no other process is at the deed of this name, nor will be while this lasts."""
+        ...
+
     async def check(self) -> None:
         """Raises `Unavailable` for what reading does not show."""
         ...
@@ -81,6 +86,7 @@ class Database:
         self._store = store
         self._listeners: list[Callable[[str], None]] = []
         self._in_unit: set[asyncio.Task[object] | None] = set()
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     @classmethod
     async def open(
@@ -206,6 +212,27 @@ class Database:
             return await self._store.fetch(service, statement, values)
         except SQLAlchemyError as error:
             raise translated(error) or error from error
+
+    @asynccontextmanager
+    async def alone(self, service: str, name: str) -> AsyncIterator[None]:
+        """Do what must not be done twice at once, by nobody, and takes longer than a transaction.
+
+        Who comes second in this process waits for its turn. Raises `Conflict`
+        (`done_elsewhere`) where another process is at it. It ends with the process.
+        """
+        turn = self._turns.setdefault((service, name), asyncio.Lock())
+        async with turn:
+            try:
+                async with self._store.alone(service, name) as alone:
+                    if not alone:
+                        raise Conflict(
+                            "another process of the platform is doing this; ask again",
+                            code="done_elsewhere",
+                            retry_after=5,
+                        )
+                    yield
+            except SQLAlchemyError as error:
+                raise translated(error) or error from error
 
     def on_records(self, listener: Callable[[str], None]) -> None:
         """Call `listener(service)` after each commit that left records in its outbox."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 import asyncpg
 import structlog
-from sqlalchemy import URL, Connection, exc
+from sqlalchemy import URL, BigInteger, Connection, bindparam, exc, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 from sqlalchemy.util.concurrency import greenlet_spawn
@@ -137,6 +138,12 @@ class PostgresqlSession:
         return named(error)
 
 
+_MOST_HOLDERS = 4  # connections of one service beside its pool
+_TRY_LOCK = Prepared(
+    select(func.pg_try_advisory_lock(bindparam("number", type_=BigInteger)).label("held"))
+)
+
+
 class SessionPool:
     """The connections of a service: at most `size`, kept open, the last used one first.
 
@@ -149,6 +156,7 @@ class SessionPool:
         self._free = asyncio.Semaphore(size)
         self._patience = patience
         self._idle: list[PostgresqlSession] = []
+        self._holders = asyncio.Semaphore(_MOST_HOLDERS)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[PostgresqlSession]:
@@ -170,6 +178,21 @@ class SessionPool:
             await self._idle.pop().close()
         await self._engine.dispose()
 
+    @asynccontextmanager
+    async def holding(self, number: int) -> AsyncIterator[bool]:
+        """Whether the advisory lock of this number could be had, for as long as this lasts.
+
+        By a connection beside the others: who holds it goes on to use those. It ends with the
+        process, however that ends.
+        """
+        async with self._holders:
+            session = await self._connected()
+            try:
+                got = await session.fetch(_TRY_LOCK, {"number": number})
+                yield bool(got[0].held)
+            finally:
+                await session.close()
+
     async def _take_turn(self) -> None:
         if not self._free.locked():
             await self._free.acquire()
@@ -188,6 +211,9 @@ class SessionPool:
             if not session.closed:
                 return session
             await session.close()
+        return await self._connected()
+
+    async def _connected(self) -> PostgresqlSession:
         with _reachable(self._engine):
             lent = await greenlet_spawn(self._engine.sync_engine.raw_connection)
         return PostgresqlSession(self._engine, lent)
@@ -247,6 +273,13 @@ class PostgresqlStore:
     async def write(self, service: str, steps: Sequence[Step], closing: Closing) -> bool:
         async with self._pools[service].session() as session:
             return await session.write(steps, closing)
+
+    @asynccontextmanager
+    async def alone(self, service: str, name: str) -> AsyncIterator[bool]:
+        digest = hashlib.sha256(f"{service}/{name}".encode()).digest()
+        number = int.from_bytes(digest[:8], signed=True)
+        async with self._pools[service].holding(number) as held:
+            yield held
 
     async def check(self) -> None:
         """Reading shows it all: what is committed is written."""

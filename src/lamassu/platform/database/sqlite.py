@@ -364,6 +364,11 @@ class SqliteStore:
                 await self._session.run_each(*last)
         return True
 
+    @asynccontextmanager
+    async def alone(self, service: str, name: str) -> AsyncIterator[bool]:
+        """One process serves an SQLite file, and `Database` minds its own."""
+        yield True
+
     async def check(self) -> None:
         """The file must still be the one that was opened, and the writer must get its turn."""
         if _identity(self._path) != self._file:

@@ -211,6 +211,11 @@ class CaStore(Protocol):
         """A transaction that commits at the end, or not at all if an error passes."""
         ...
 
+    def alone(self, deed: str) -> AbstractAsyncContextManager[None]:
+        """Wait for one's turn in this process at the deed of this name. Raises `Conflict`
+        (`done_elsewhere`) where another process is at it."""
+        ...
+
     async def insert_issued(
         self,
         new: NewCertificate,

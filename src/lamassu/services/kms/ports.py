@@ -269,6 +269,11 @@ class KeyStorage(Protocol):
         """A write transaction: commits at exit, rolls back on an error."""
         ...
 
+    def alone(self, deed: str) -> AbstractAsyncContextManager[None]:
+        """Wait for one's turn in this process at the deed of this name. Raises `Conflict`
+        (`done_elsewhere`) where another process is at it."""
+        ...
+
     async def find(self, key_id: str) -> Key | None:
         """The key with this id."""
         ...

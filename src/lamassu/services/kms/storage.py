@@ -166,6 +166,9 @@ class KmsStorage:
     def unit(self) -> AbstractAsyncContextManager[KeyUnit]:
         return self._unit()
 
+    def alone(self, deed: str) -> AbstractAsyncContextManager[None]:
+        return self._database.alone(SERVICE, deed)
+
     @asynccontextmanager
     async def _unit(self) -> AsyncIterator[KeyUnit]:
         async with self._database.unit(SERVICE) as unit:

@@ -110,6 +110,9 @@ class CaStorage:
     def unit(self) -> AbstractAsyncContextManager[CaTransaction]:
         return self._unit()
 
+    def alone(self, deed: str) -> AbstractAsyncContextManager[None]:
+        return self._database.alone(SERVICE, deed)
+
     @asynccontextmanager
     async def _unit(self) -> AsyncIterator[CaTransaction]:
         async with self._database.unit(SERVICE) as unit:

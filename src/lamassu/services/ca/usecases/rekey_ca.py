@@ -7,7 +7,6 @@ somebody took for a trust anchor.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -101,7 +100,6 @@ class Rekeying:
         self._clock = clock
         self._desk = desk
         self._validation_urls = tuple(validation_urls)
-        self._turn = asyncio.Lock()
 
     async def plan(self, ca_id: str, request: RekeyRequest) -> RekeyPlan:
         """What would be made; nothing is. Raises as `rekey` does before it makes anything."""
@@ -124,7 +122,7 @@ class Rekeying:
         concerned = [work.parent.authority, work.old] if work.parent else [work.old]
         await clearance.judge(Operation.REKEY, policies_of(concerned), basis={})
         # one at a time: who is refused deletes the key that it used, which must be nobody else's
-        async with self._turn:
+        async with self._store.alone(f"rekey/{work.old.first_generation}"):
             return await self._make(work, caller=caller, demand=demand, now=now)
 
     async def _make(

@@ -6,10 +6,8 @@ off goes on when it is asked for again; what was switched is finished at the nex
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from datetime import datetime
-from weakref import WeakValueDictionary
 
 from lamassu.kernel.errors import Conflict, NotFound, RuleViolation, Unavailable
 from lamassu.kernel.identity import Caller
@@ -28,7 +26,6 @@ class KeyMoving:
     def __init__(self, engines: EngineDirectory, storage: KeyStorage) -> None:
         self._engines = engines
         self._storage = storage
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def plan(self, key: Key, engine_id: str, *, production: bool) -> KeyMove:
         """What a move would do, judged; nothing is changed, and both engines are asked.
@@ -89,8 +86,7 @@ class KeyMoving:
         key at a time: one that was judged before another ended would remove the key from where
         it is by now.
         """
-        turn = self._turns.setdefault(key.key_id, asyncio.Lock())
-        async with turn:
+        async with self._storage.alone(f"move/{key.key_id}"):
             current = await self._storage.find(key.key_id)
             if current is None:
                 raise rules.key_not_found()
