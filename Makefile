@@ -43,6 +43,7 @@ test: venv-dev   ## install what the tests need and run them all (TEST_ARGS goes
 bench: venv-dev  ## how fast, beside the limit measured in the same run
 	$(BIN)/python bench/engines.py
 	$(BIN)/python bench/enroll.py
+	$(BIN)/python bench/importing.py
 
 lock:            ## compile the lock files anew (needs uv)
 	uv pip compile pyproject.toml --group build --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -q -o requirements.lock
