@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import EventBus
 from lamassu.platform.security.process import forbid_core_dumps
 from lamassu.platform.telemetry.metrics import Metrics
+from lamassu.platform.worker import WorkerProcess
 from lamassu.services.access.contract import ADMIN_LIFETIME, Mode
 from lamassu.services.access.storage import AccessStorage, HostFiles
 from lamassu.services.access.usecases import AccessService
@@ -30,6 +32,8 @@ from lamassu.services.ca import events as ca_events
 from lamassu.services.ca.storage import CaStorage
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
+from lamassu.services.ca.usecases.issuance_log import IssuanceLog
+from lamassu.services.ca.usecases.replay_enrolments import replay
 from lamassu.services.devices import events as devices_events
 from lamassu.services.devices.storage import DeviceStorage
 from lamassu.services.devices.usecases import DeviceService
@@ -45,6 +49,7 @@ from lamassu.services.va.usecases import VaService
 from lamassu.wiring.asking import NO_ASKING, Asking
 from lamassu.wiring.configuration import load
 from lamassu.wiring.engines import open_engines
+from lamassu.wiring.issuance_log import connected_log
 
 AUDIT_KEY = "audit.key"
 BOOKMARK_KEY = "bookmark.key"
@@ -69,6 +74,7 @@ class Platform:
     alerts: AlertsService
     answers: AnswerKeeper
     metrics: Metrics
+    issuance_log: IssuanceLog
 
     @property
     def admin_lifetime(self) -> timedelta:
@@ -89,7 +95,9 @@ async def opened(directory: Path) -> AsyncIterator[Platform]:
     async with AsyncExitStack() as stack:
         database = await open_database(installation, settings)
         stack.push_async_callback(database.close)
-        platform = await _connect(installation, settings, database)
+        worker = WorkerProcess()
+        stack.callback(worker.close)
+        platform = await _connect(installation, settings, database, worker)
         stack.push_async_callback(platform.kms.close)
         stack.push_async_callback(platform.va.close)
         yield platform
@@ -148,7 +156,9 @@ def _access(settings: Settings, database: Database, kms: KmsService) -> AccessSe
     )
 
 
-async def _connect(installation: Installation, settings: Settings, database: Database) -> Platform:
+async def _connect(
+    installation: Installation, settings: Settings, database: Database, worker: WorkerProcess
+) -> Platform:
     clock = SystemClock()
     metrics = Metrics()
     kms = await _open_kms(installation, settings, database, metrics)
@@ -164,6 +174,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         own_hosts=await access.own_hosts(),
         people=access,
         production=mode is Mode.PRODUCTION,
+        replay_worker=partial(worker.run, replay),
         platform_cas=access.trust_anchor_pem,
     )
     access.approvals = ca.approvals
@@ -173,6 +184,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         keys=kms,
         clock=clock,
         validation_urls=settings.va.public_urls,
+        filter_worker=partial(worker.run, build_filter),
     )
     ca.revocations = va
     devices = DeviceService(store=DeviceStorage(database), office=ca, clock=clock)
@@ -189,7 +201,11 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         ),
     )
     alerts = AlertsService(store=AlertsStorage(database), clock=clock)
+    issuance_log = connected_log(
+        installation.directory, settings, database=database, keys=kms, clock=clock
+    )
     bus = EventBus(database)
+    bus.follow("issuance-log", "ca", issuance_log.advance)
     ca_events.subscribe(bus, ca)
     va_events.subscribe(bus, va, authorities=ca)
     devices_events.subscribe(bus, devices)
@@ -210,6 +226,7 @@ async def _connect(installation: Installation, settings: Settings, database: Dat
         alerts=alerts,
         answers=AnswerKeeper(database, clock),
         metrics=metrics,
+        issuance_log=issuance_log,
     )
 
 

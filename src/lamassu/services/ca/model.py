@@ -58,6 +58,18 @@ class NewCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordedEnrolment:
+    """What was asked for when a certificate was issued; `csr` is DER, `owner` a DMS's id."""
+
+    serial_number: str
+    common_name: str
+    issuer_ca_id: str
+    owner: str
+    device_id: str
+    csr: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class IssuerVersions:
     """What the issuing transaction sees under lock; `None` for a profile that is gone."""
 

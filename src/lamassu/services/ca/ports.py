@@ -26,6 +26,7 @@ from lamassu.services.ca.model import (
     IssuerVersions,
     LockedCertificate,
     NewCertificate,
+    RecordedEnrolment,
     StandingRow,
 )
 
@@ -257,6 +258,13 @@ class CaStore(Protocol):
     async def find_profile(self, profile_id: str) -> IssuanceProfile | None: ...
 
     async def page_profiles(self, query: ListQuery) -> Page[IssuanceProfile]: ...
+
+    async def enrolments_under(
+        self, profile_id: str, *, after: str, limit: int
+    ) -> Sequence[RecordedEnrolment]:
+        """What was issued for CSRs under a profile, in order of serial numbers, from past
+        `after`."""
+        ...
 
     async def find_certificate(self, serial_number: str) -> Certificate | None: ...
 

@@ -7,6 +7,7 @@ from lamassu.services.ca.http.approvals import approval_routes
 from lamassu.services.ca.http.authorities import authority_routes
 from lamassu.services.ca.http.ca_keys import ca_key_routes
 from lamassu.services.ca.http.certificates import certificate_routes
+from lamassu.services.ca.http.dry_runs import dry_run_routes
 from lamassu.services.ca.http.external import external_routes
 from lamassu.services.ca.http.imports import import_routes
 from lamassu.services.ca.http.profiles import profile_routes
@@ -22,5 +23,6 @@ def routes(service: CaService) -> list[Route]:
         *ca_key_routes(service),
         *certificate_routes(service),
         *profile_routes(service),
+        *dry_run_routes(service),
         *approval_routes(service),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from lamassu.kernel.errors import Forbidden, RuleViolation
@@ -143,6 +145,17 @@ def _check_urls(profile: IssuanceProfile) -> None:
                 code="url_malformed",
                 field=field,
             )
+
+
+def keeping(
+    profile: IssuanceProfile, previous: IssuanceProfile, kept: Collection[str]
+) -> IssuanceProfile:
+    """The profile with these fields of the previous one; `crypto_enforcement.x` is one within."""
+    whole = [name for name in kept if "." not in name]
+    within = [name.partition(".")[2] for name in kept if "." in name]
+    profile = replace(profile, **{name: getattr(previous, name) for name in whole})
+    keys = {name: getattr(previous.crypto_enforcement, name) for name in within}
+    return replace(profile, crypto_enforcement=replace(profile.crypto_enforcement, **keys))
 
 
 def check_for_end_entities(profile: IssuanceProfile, ca_id: str) -> None:

@@ -21,8 +21,10 @@ from cryptography.x509.oid import (
     ExtensionOID,
 )
 
-from lamassu.kernel.x509.keys import signature_hash
+from lamassu.kernel.x509 import der
+from lamassu.kernel.x509.keys import KeyFacts, signature_hash
 from lamassu.kernel.x509.lint import linting_key
+from lamassu.kernel.x509.signing import signature_algorithm
 from lamassu.kernel.x509.usages import extended_key_usage_extension, key_usage_extension
 from lamassu.services.ca.contract import IssuanceProfile
 
@@ -65,6 +67,16 @@ class CertificateTemplate:
         """The certificate (DER) but for its signature, which a throwaway key makes: something
         for linters to read, and for people to see."""
         return self._signed(ec.generate_private_key(ec.SECP256R1()))
+
+    def to_be_signed(self, issuer: KeyFacts) -> bytes:
+        """The TBSCertificate (DER) that the issuer's key would sign. Raises `RuleViolation` for
+        a key that signs no certificates."""
+        octets = x509.load_der_x509_certificate(self.rehearsed()).tbs_certificate_bytes
+        parts = [
+            octets[one.start : one.end] for one in der.children(octets, der.sole_element(octets))
+        ]
+        parts[2] = signature_algorithm(issuer)  # after version and serial number
+        return der.encode(der.SEQUENCE, *parts)
 
     def _signed(self, key: CertificateIssuerPrivateKeyTypes) -> bytes:
         builder = x509.CertificateBuilder(
@@ -137,12 +149,12 @@ _OWN = frozenset(
 )
 
 
-def carried_extensions(der: bytes) -> list[EncodedExtension]:
+def carried_extensions(certificate: bytes) -> list[EncodedExtension]:
     """What a next certificate of the same CA says as this one (DER) does: name constraints,
     policies, extensions that we do not know."""
     return [
         EncodedExtension(one.oid, one.critical, one.value.public_bytes())
-        for one in x509.load_der_x509_certificate(der).extensions
+        for one in x509.load_der_x509_certificate(certificate).extensions
         if one.oid not in _OWN
     ]
 

@@ -37,12 +37,13 @@ from lamassu.services.ca.model import (
     CertificateScope,
     IssuerVersions,
     NewCertificate,
+    RecordedEnrolment,
     StandingRow,
 )
 from lamassu.services.ca.ports import CaTransaction
 from lamassu.services.ca.rules.generations import in_succession
 from lamassu.services.ca.storage.awaited import awaited_in, awaited_of
-from lamassu.services.ca.storage.profiles import profile_of
+from lamassu.services.ca.storage.profiles import enrolments_in, profile_of
 from lamassu.services.ca.storage.rows import (
     CERTIFICATE_COLUMNS,
     authority_of,
@@ -200,6 +201,12 @@ class CaStorage:
                 connection, select(profiles), columns=columns, key=profiles.c.id, query=query
             )
         return Page([profile_of(row) for row in page.items], page.after)
+
+    async def enrolments_under(
+        self, profile_id: str, *, after: str, limit: int
+    ) -> Sequence[RecordedEnrolment]:
+        async with self._database.reading(SERVICE) as connection:
+            return await enrolments_in(connection, profile_id, after=after, limit=limit)
 
     # --- certificates -----------------------------------------------------------------------
 

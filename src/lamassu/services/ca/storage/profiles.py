@@ -1,4 +1,7 @@
-"""Issuance profiles as rows: durations are seconds, octets base64; what is absent is default."""
+"""Issuance profiles as rows, and what was enrolled under them.
+
+Durations are seconds, octets base64; what is absent is default.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.x509.names import Subject
 from lamassu.services.ca.contract import (
@@ -25,6 +29,8 @@ from lamassu.services.ca.contract import (
     SubjectRules,
     Validity,
 )
+from lamassu.services.ca.model import RecordedEnrolment
+from lamassu.services.ca.storage.tables import certificates
 
 _PLAIN = frozenset(
     {
@@ -103,6 +109,30 @@ def values_of_profile(profile: IssuanceProfile) -> dict[str, object]:
         "content": content,
         "version": profile.version,
     }
+
+
+async def enrolments_in(
+    connection: AsyncConnection, profile_id: str, *, after: str, limit: int
+) -> list[RecordedEnrolment]:
+    """A page of what was issued for CSRs under a profile; by an index, whatever went before."""
+    c = certificates.c
+    query = (
+        select(c.serial_number, c.common_name, c.issuer_ca_id, c.owner, c.device_id, c.csr)
+        .where(c.profile_id == profile_id, c.serial_number > after, c.csr.is_not(None))
+        .order_by(c.serial_number)
+        .limit(limit)
+    )
+    return [
+        RecordedEnrolment(
+            serial_number=row.serial_number,
+            common_name=row.common_name,
+            issuer_ca_id=row.issuer_ca_id,
+            owner=row.owner,
+            device_id=row.device_id,
+            csr=bytes(row.csr),
+        )
+        for row in await connection.execute(query)
+    ]
 
 
 def _subject_rules(stored: Mapping[str, Any]) -> SubjectRules:

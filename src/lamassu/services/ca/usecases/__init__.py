@@ -21,6 +21,7 @@ from lamassu.services.ca.contract import (
     Demand,
     IssuanceProfile,
     Issued,
+    IssuedStanding,
     IssueRequest,
     Operation,
     People,
@@ -64,7 +65,13 @@ from lamassu.services.ca.usecases.issuers import (
 )
 from lamassu.services.ca.usecases.manage_profiles import ProfileManagement
 from lamassu.services.ca.usecases.move_ca_key import CaKeyMoving
+from lamassu.services.ca.usecases.preview_certificate import Previews
 from lamassu.services.ca.usecases.rekey_ca import Rekeying
+from lamassu.services.ca.usecases.replay_enrolments import (
+    ReplayWorker,
+    WhatIf,
+    replay_in_thread,
+)
 from lamassu.services.ca.usecases.request_certificate import CertificateRequests
 from lamassu.services.ca.usecases.run_cascades import CascadeRunner
 from lamassu.services.ca.usecases.update_ca import Amendments
@@ -90,6 +97,7 @@ class CaService:
         own_hosts: Collection[str] = (),
         people: People | None = None,
         production: bool = False,
+        replay_worker: ReplayWorker = replay_in_thread,
         platform_cas: PlatformCas | None = None,
     ) -> None:
         """`validation_urls` are bases such as `http://pki.example:8080`, under which OCSP, CRLs
@@ -98,7 +106,8 @@ class CaService:
         `own_hosts`, lower-case names and addresses of the platform itself, are certified for
         nobody who asks by a CSR. `people` are those who can be made approvers.
         In `production` no root of a rehearsal is taken in. `platform_cas` tells the
-        certificates of the platform's own CA, which is never imported.
+        certificates of the platform's own CA, which is never imported. `replay_worker` replays
+        recorded enrolments where that holds up nobody.
         """
         self.revocations = revocations
         # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
@@ -140,6 +149,14 @@ class CaService:
         )
         self._cascades = CascadeRunner(store=storage, clock=clock, publication=self)
         self._amendments = Amendments(store=storage, clock=clock, desk=self.approvals)
+        self.previews = Previews(store=storage, clock=clock, contexts=contexts, own_hosts=own_hosts)
+        self.what_if = WhatIf(
+            store=storage,
+            clock=clock,
+            validation_urls=validation_urls,
+            own_hosts=own_hosts,
+            worker=replay_worker,
+        )
         self._profiles = ProfileManagement(store=storage, clock=clock, desk=self.approvals)
         self._signatures = CaSignatures(store=storage, keys=keys, clock=clock)
         self._requests = CertificateRequests(
@@ -230,6 +247,13 @@ class CaService:
 
     async def revoked_under(self, ca_id: str) -> Sequence[RevokedEntry]:
         return await self._store.revoked_under(ca_id, now=self._clock.now())
+
+    async def issued_under(
+        self, ca_id: str, *, after: str, limit: int
+    ) -> Sequence[IssuedStanding]:
+        return await self._store.issued_under(
+            ca_id, after=after, limit=limit, now=self._clock.now()
+        )
 
     async def revoke(self, serial_number: str, reason: RevocationReason, *, caller: Caller) -> bool:
         outcome = await self._changes.revoke(serial_number, reason, caller=caller)

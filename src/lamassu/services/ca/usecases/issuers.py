@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cryptography import x509
 
 from lamassu.kernel.errors import NotFound, RuleViolation
+from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.services.ca.contract import CertificationAuthority, IssuanceProfile
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.names import name_from_der
@@ -38,6 +39,11 @@ class Issuer:
     urls: PublicationUrls
     publication: Sequence[EncodedExtension]
     path: tuple[bytes, ...]
+
+    @property
+    def spki(self) -> bytes:
+        """Of its key."""
+        return certificate_facts(self.authority.certificate.der).spki
 
     def publication_under(self, profile: IssuanceProfile | None) -> Sequence[EncodedExtension]:
         """Where status and issuer are found, a profile's own addresses first."""

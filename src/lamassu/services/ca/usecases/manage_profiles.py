@@ -23,7 +23,7 @@ from lamassu.services.ca.rules.profile_findings import (
     findings_of,
     users_of,
 )
-from lamassu.services.ca.rules.profiles import check_id, check_profile
+from lamassu.services.ca.rules.profiles import check_id, check_profile, keeping
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.approvals.clearance import basis_of
 from lamassu.services.ca.usecases.documents import update_document
@@ -87,7 +87,7 @@ class ProfileManagement:
             previous = await transaction.lock_profile(profile.id)
             if previous is None:
                 raise profile_not_found()
-            profile = _keeping(profile, previous, kept)
+            profile = keeping(profile, previous, kept)
             check_profile(profile, now)
             check_under(profile, users_of(profile, authorities, now), now)
             users = await transaction.cas_with_profile(profile.id)
@@ -138,17 +138,6 @@ class ProfileManagement:
                 caller=caller,
                 detail={},
             )
-
-
-def _keeping(
-    profile: IssuanceProfile, previous: IssuanceProfile, kept: Collection[str]
-) -> IssuanceProfile:
-    """The profile with these fields of the previous one; `crypto_enforcement.x` is one within."""
-    whole = [name for name in kept if "." not in name]
-    within = [name.partition(".")[2] for name in kept if "." in name]
-    profile = replace(profile, **{name: getattr(previous, name) for name in whole})
-    keys = {name: getattr(previous.crypto_enforcement, name) for name in within}
-    return replace(profile, crypto_enforcement=replace(profile.crypto_enforcement, **keys))
 
 
 def _in_use(ca_ids: Sequence[str]) -> Conflict:
