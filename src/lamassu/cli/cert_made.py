@@ -11,7 +11,7 @@ import typer
 
 from lamassu.cli.ca_import import certificates_in
 from lamassu.cli.client import Api, Item, Url, read_input, without_empty
-from lamassu.cli.keys import KeyType
+from lamassu.cli.keys import AnyKeyType
 from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, err, fail
 from lamassu.cli.output import Column, Format, Output, show_list, show_one
 
@@ -64,7 +64,7 @@ def create(
     organization: Annotated[str, typer.Option("--org", help="Organization.")] = "",
     country: Annotated[str, typer.Option(help="Country, two letters.")] = "",
     key_type: Annotated[
-        KeyType | None, typer.Option(help="Kind of the key to make; ecdsa-p256 if absent.")
+        AnyKeyType | None, typer.Option(help="Kind of the key to make; ecdsa-p256 if absent.")
     ] = None,
     engine: Annotated[str, typer.Option(help="Crypto engine of that key.")] = "",
     key: Annotated[
@@ -81,7 +81,7 @@ def create(
     """
     if key and (key_type is not None or engine):
         fail("a key that is here has its kind and engine: leave --key-type and --engine out")
-    kind = key_type or KeyType.P256
+    kind = key_type or AnyKeyType.P256
     spec = {"type": kind.algorithm, "bits": kind.bits, "engine_id": engine}
     body = without_empty(
         {

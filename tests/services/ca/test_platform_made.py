@@ -187,6 +187,21 @@ async def test_an_rsa_key_is_made_as_asked(world: World) -> None:
     assert public.key_size == 2048
 
 
+@pytest.mark.parametrize(("kind", "size"), [("Ed25519", 256), ("ML-DSA", 44)])
+async def test_a_newer_key_is_made_where_the_profile_allows_it(
+    world: World, kind: str, size: int
+) -> None:
+    await world.hierarchy()
+    order = ORDER | {"key_spec": {"type": kind, "bits": size}}
+    assert await refused(world, "/v1/certificates", order) == (400, "key_not_allowed", "key_spec")
+    enforcement = {"enabled": True, "allow_ed25519_keys": True, "allow_ml_dsa_keys": True}
+    profile = {"name": "newer", "honor_subject": True, "crypto_enforcement": enforcement}
+
+    shown = await created(world, key_spec=order["key_spec"], issuance_profile=profile)
+
+    assert (shown["key_metadata"]["type"], shown["type"]) == (kind, "MANAGED")
+
+
 async def a_general_key(world: World) -> Key:
     return await world.kms.create_named(NewKey(P256, "mine"), caller=ALICE)
 

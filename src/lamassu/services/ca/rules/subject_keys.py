@@ -12,8 +12,6 @@ from lamassu.kernel.x509.names import Subject
 from lamassu.services.ca.contract import IssuanceProfile
 from lamassu.services.kms.contract import Engine, Key, KeyAlgorithm, KeyPurpose, KeySpec
 
-_ALGORITHMS = (KeyAlgorithm.RSA, KeyAlgorithm.ECDSA)
-
 
 @dataclass(frozen=True, slots=True)
 class SubjectKey:
@@ -63,10 +61,10 @@ def spec_of(key: SubjectKey, engines: Sequence[Engine]) -> KeySpec:
             code="engine_unknown",
             field="key_spec.engine_id",
         )
-    algorithm = next((a for a in _ALGORITHMS if a.value == key.algorithm), None)
+    algorithm = next((a for a in KeyAlgorithm if a.value == key.algorithm), None)
     if algorithm is None or key.size not in engine.supported.get(algorithm, ()):
         kinds = "; ".join(
-            f"{a} {', '.join(map(str, engine.supported.get(a, ())))}" for a in _ALGORITHMS
+            f"{a} {', '.join(map(str, sizes))}" for a, sizes in engine.supported.items() if sizes
         )
         raise RuleViolation(
             f"the engine {engine.id} makes no such key; it makes {kinds}",

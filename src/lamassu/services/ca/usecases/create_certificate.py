@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
 from lamassu.kernel.clock import Clock
@@ -119,5 +121,7 @@ def _by_its_own_usages(order: CertificateOrder) -> CertificateOrder:
 
 def _csr(name: x509.Name, key: CertificateIssuerPrivateKeyTypes) -> bytes:
     builder = x509.CertificateSigningRequestBuilder().subject_name(name)
-    csr = builder.sign(key, signature_hash(key))  # type: ignore[arg-type]
+    # Ed25519 and ML-DSA sign the request as it is
+    with_hash = isinstance(key, RSAPrivateKey | EllipticCurvePrivateKey)
+    csr = builder.sign(key, signature_hash(key) if with_hash else None)  # type: ignore[arg-type]
     return csr.public_bytes(serialization.Encoding.DER)
