@@ -335,6 +335,22 @@ async def test_a_key_identifier_that_is_anothers_is_refused(world: World, root: 
     assert await world.count() == before
 
 
+async def test_production_makes_no_ca_of_a_key_that_development_made_in_software(
+    world: World, root: Made
+) -> None:
+    """Security rule 11: what waits may have begun before the installation became one."""
+    request = await asked(world)
+    world.ca._signed._production = True
+    before = await world.count()
+
+    refused = await taken_in(world, root, answered(request, root))
+
+    assert (refused.status_code, refused.json()["code"]) == (400, "engine_not_for_ca_keys")
+    assert "between" in refused.json()["err"]
+    assert await world.count() == before
+    assert len((await world.api.get("/v1/ca-requests")).json()["list"]) == 1
+
+
 async def test_production_takes_in_no_root_of_a_rehearsal(
     tmp_path: Path, engine: SoftwareEngine
 ) -> None:

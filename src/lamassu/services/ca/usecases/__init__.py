@@ -170,7 +170,9 @@ class CaService:
         )
         self._imports = CaImport(store=storage, keys=keys, clock=clock, platform_cas=platform_cas)
         self._certificate_imports = CertificateImport(store=storage, clock=clock)
-        self._signed = SignedImport(store=storage, clock=clock, production=production)
+        self._signed = SignedImport(
+            store=storage, keys=keys, clock=clock, production=production
+        )
 
     # --- what other slices ask for (contract.Authorities) ---------------------------------
 

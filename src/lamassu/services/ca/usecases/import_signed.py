@@ -29,6 +29,7 @@ from lamassu.services.ca.rules.external import (
 )
 from lamassu.services.ca.usecases.documents import ca_document
 from lamassu.services.ca.usecases.trail import record
+from lamassu.services.kms.contract import KeyPurpose, Keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +54,12 @@ class _Answered:
 class SignedImport:
     """Takes in bundles of ceremonies, and certificates of other offline roots."""
 
-    def __init__(self, *, store: CaStore, clock: Clock, production: bool) -> None:
-        """In `production` no rehearsal's bundle is taken in."""
+    def __init__(self, *, store: CaStore, keys: Keys, clock: Clock, production: bool) -> None:
+        """In `production` no rehearsal's bundle is taken in, and no CA comes to be whose key
+        development made where production makes none."""
         self._production = production
         self._store = store
+        self._keys = keys
         self._clock = clock
 
     async def take_in(self, content: bytes, root_fingerprint: str, *, caller: Caller) -> Imported:
@@ -64,7 +67,8 @@ class SignedImport:
         nothing. A repeated delivery changes nothing.
 
         Raises `Malformed`, `RuleViolation` (`bundle_tampered`, `root_unconfirmed`,
-        `certificate_refused`, `nothing_waits`), `Conflict` (`root_differs`, `key_id_in_use`).
+        `certificate_refused`, `nothing_waits`, `engine_not_for_ca_keys`), `Conflict`
+        (`root_differs`, `key_id_in_use`).
         """
         delivery = parse_delivery(content, production=self._production)
         now = self._clock.now()
@@ -87,6 +91,9 @@ class SignedImport:
             _Answered(awaited, csr, der, check_answers(der, csr, root, delivery, now))
             for awaited, der, csr in waiting
         ]
+        if self._production:
+            for one in answered:
+                await self._check_key_is_kept(one.awaited)
         await self._check_key_ids_free(
             {root_id: certificate_facts(root), **{one.awaited.id: one.facts for one in answered}}
         )
@@ -142,6 +149,20 @@ class SignedImport:
             code="nothing_waits",
             field="signed",
         )
+
+    async def _check_key_is_kept(self, awaited: AwaitedCa) -> None:
+        """Security rule 11: what waits may have begun in development."""
+        key = await self._keys.get(awaited.key_id, purpose=KeyPurpose.CA)
+        if any(
+            one.id == key.engine_id and not one.for_ca_keys for one in await self._keys.engines()
+        ):
+            raise RuleViolation(
+                f"the key of {awaited.id} was made by engine {key.engine_id}, which in production"
+                f" gets no keys of CAs; lamassu ca withdraw {awaited.id}, and make a new request"
+                " with an engine that would do",
+                code="engine_not_for_ca_keys",
+                field="signed",
+            )
 
     async def _check_key_ids_free(self, arriving: Mapping[str, CertificateFacts]) -> None:
         """Security rule 14: a subject key identifier means one key; by it CRLs are found."""
