@@ -540,6 +540,37 @@ async def test_a_ca_is_imported_once(world: World) -> None:
     assert await refused(world, with_key(other, id="again")) == (409, "key_in_use", "ca")
 
 
+async def test_a_certificate_that_was_kept_becomes_a_cas(world: World) -> None:
+    """Also where its issuer came after it, and was not known when it was kept."""
+    await world.profile()
+    root = a_ca("Old Root")
+    made = a_ca("Old Issuing", issuer=root)
+    kept = await world.api.post("/v1/certificates/import", json={"certificate": wire(made)})
+    assert (kept.status_code, kept.json()["issuer_metadata"]["id"]) == (201, "-")
+    await imported(world, without_key(root, "root"))
+
+    ca = await imported(world, with_key(made))
+
+    assert ca["serial_number"] == kept.json()["serial_number"]
+    assert (await levels(world))["brought"] == ("root", 0, 1)
+    stored = await world.ca.get_ca("brought")
+    assert (stored.certificate.type.value, stored.certificate.engine_id) == (
+        "IMPORTED_WITH_KEY",
+        "software",
+    )
+    assert (await world.issue(ca_id="brought")).issuer_level == 1
+
+
+async def test_a_revoked_certificate_comes_back_as_no_ca(world: World) -> None:
+    await world.profile()
+    made = a_ca()
+    kept = await world.api.post("/v1/certificates/import", json={"certificate": wire(made)})
+    serial = kept.json()["serial_number"]
+    await world.api.post(f"/v1/certificates/{serial}/revoke", json={"reason": "KeyCompromise"})
+
+    assert await refused(world, with_key(made)) == (409, "certificate_exists", "ca")
+
+
 async def test_a_key_identifier_of_another_ca_is_refused(world: World) -> None:
     """Security rule 14: by the identifier CRLs and roles are found."""
     await world.profile()

@@ -14,13 +14,19 @@ from lamassu.kernel.identity import Caller
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
 from lamassu.kernel.x509.keys import key_id
 from lamassu.kernel.x509.pem import ders_of
-from lamassu.services.ca.contract import CertificateType, CertificationAuthority
+from lamassu.services.ca.contract import (
+    Certificate,
+    CertificateStatus,
+    CertificateType,
+    CertificationAuthority,
+)
 from lamassu.services.ca.ports import CaStore, CaTransaction
 from lamassu.services.ca.rules.adoption import (
     FoundAuthority,
     IssuerTable,
     check_same,
     new_authority,
+    of_stored,
 )
 from lamassu.services.ca.rules.authorities import check_ca_id
 from lamassu.services.ca.rules.external import is_signed_by
@@ -93,13 +99,12 @@ class CaImport:
             key = await self._key_of(judged, caller)
             authority = _authority(judged, key, now)
             try:
-                await self._store_all(judged, authority, caller=caller, now=now)
+                return await self._store_all(judged, authority, caller=caller, now=now)
             except Unavailable:
                 raise  # it may be stored, and needs its key then
             except (Conflict, Forbidden, NotFound, RuleViolation):
                 await self._discard(judged, key, caller)
                 raise
-        return authority
 
     async def _judge(self, brought: BroughtCa, material: Material, now: datetime) -> _Judged:
         der = material.certificate
@@ -148,11 +153,11 @@ class CaImport:
         stored = await self._store.find_certificate(facts.serial_number)
         if stored is not None:
             check_same(stored, der)
-            raise Conflict(
-                "this certificate is here already", code="certificate_exists", field="ca"
-            )
+            _check_in_force(stored)
         identifier, key = subject_key_id_of(facts), key_id(public_key)
         other = await self._store.find_ca_by_key_id(identifier)
+        if other is not None and other.certificate.der == der:
+            raise _certificate_exists(f"as that of the CA {other.id}")
         if other is not None:
             raise Conflict(
                 f"the subject key identifier of this CA is that of {other.id} already",
@@ -202,16 +207,20 @@ class CaImport:
 
     async def _store_all(
         self, judged: _Judged, authority: CertificationAuthority, *, caller: Caller, now: datetime
-    ) -> None:
+    ) -> CertificationAuthority:
         above = await self._above(judged.parent)
         async with self._store.unit() as transaction:
             if judged.parent is not None:
                 await _lock_parent(transaction, judged.parent, judged.material.certificate)
             moved = await _below(transaction, authority, above=above)
+            locked = await transaction.lock_certificate(authority.certificate.serial_number)
             profile_id = authority.profile_id
             if profile_id and await transaction.share_profile(profile_id) is None:
                 raise profile_not_found()
-            await insert_new_ca(transaction, authority, now, taken=_exists())
+            if locked is None:
+                await insert_new_ca(transaction, authority, now, taken=_exists())
+            else:
+                authority = await _insert_ca_of(transaction, authority, locked.certificate)
             await transaction.relink([after for _, after in moved])
             record(
                 transaction,
@@ -239,6 +248,7 @@ class CaImport:
                     caller=caller,
                     detail={"parent_id": after.parent_id, "level": after.level},
                 )
+        return authority
 
     async def _above(self, parent: CertificationAuthority | None) -> Sequence[str]:
         """The ids of the CAs above a new one."""
@@ -259,6 +269,33 @@ async def _lock_parent(
             code="ca_changed",
         )
     _check_unrevoked(parent)
+
+
+async def _insert_ca_of(
+    transaction: CaTransaction, authority: CertificationAuthority, stored: Certificate
+) -> CertificationAuthority:
+    """Make it the CA of a certificate that was here before, without a CA; whoever signed it may
+    be known only now."""
+    check_same(stored, authority.certificate.der)
+    _check_in_force(stored)
+    if await transaction.lock_awaited(authority.id) is not None:
+        raise _exists()
+    authority = of_stored(authority, stored)
+    await transaction.insert_ca_of(authority)
+    await transaction.relink([authority])
+    return authority
+
+
+def _check_in_force(stored: Certificate) -> None:
+    """What was revoked or made inactive as a certificate does not come back as a CA."""
+    if stored.stored_status is not CertificateStatus.ACTIVE:
+        raise _certificate_exists(f"and is {stored.stored_status}")
+
+
+def _certificate_exists(how: str) -> Conflict:
+    return Conflict(
+        f"this certificate is here already, {how}", code="certificate_exists", field="ca"
+    )
 
 
 def _check_unrevoked(parent: CertificationAuthority) -> None:

@@ -100,7 +100,7 @@ async def _insert(transaction: CaTransaction, new: NewCertificate) -> None:
     locked = await transaction.lock_certificate(new.certificate.serial_number)
     if locked is not None:
         raise _exists()
-    await transaction.insert_certificate(new)
+    await transaction.insert_certificates([new])
 
 
 def _exists() -> Conflict:
