@@ -184,3 +184,22 @@ async def test_subscriptions_are_not_there_yet(service: AlertsService) -> None:
         ("POST", "/v1/user/alice/subscribe"),
     ):
         assert (await request(service, method, path, b"admin")).status_code == 404
+
+
+async def test_counts_of_another_installation_are_added_once(service: AlertsService) -> None:
+    await service.count([told(1)])
+    theirs = [
+        LatestEvent("ca.create", {"id": "theirs"}, NOW - timedelta(days=1), 7),
+        LatestEvent("ca.reissue", {"id": "old"}, NOW - timedelta(days=2), 2),
+    ]
+    caller = system_caller("t")
+
+    trial = await service.adopt(theirs, source="old", caller=caller, dry_run=True)
+    first = await service.adopt(theirs, source="old", caller=caller, dry_run=False)
+    again = await service.adopt(theirs, source="old", caller=caller, dry_run=False)
+
+    # the event that is here was seen later than theirs
+    assert summary(await service.latest()) == [("ca.create", "ca-1", 8), ("ca.reissue", "old", 2)]
+    assert [one.outcome.value for one in (*trial, *first, *again)] == [
+        *("adopted",) * 4, *("present",) * 2,
+    ]  # fmt: skip
