@@ -12,6 +12,7 @@ from lamassu.platform.database.types import (
     LargeBinary,
     Text,
     UtcDateTime,
+    sequence_key,
 )
 
 metadata = MetaData()
@@ -55,9 +56,10 @@ certificates = Table(
     Column("alert_at", UtcDateTime),  # when the next of its expiration deltas is due
     Column("profile_id", Text),  # the stored profile that decided; absent if there was none
     UniqueConstraint("request_key", name="uq_ca_certificates_request_key"),
-    # in order of serial numbers: what walks a CA's certificates, a CRL or a job, need not sort
-    Index("ix_ca_certificates_issuer_status", "issuer_ca_id", "status", "serial_number"),
-    Index("ix_ca_certificates_not_after", "not_after"),
+    # by serial number, the order of lists: what walks a CA's certificates need not sort
+    Index("ix_ca_certificates_issuer", "issuer_ca_id", "serial_number"),
+    Index("ix_ca_certificates_not_after", "not_after", "serial_number"),
+    Index("ix_ca_certificates_not_before", "not_before"),
     Index("ix_ca_certificates_common_name", "common_name"),
     Index("ix_ca_certificates_subject_key_id", "subject_key_id"),
     Index("ix_ca_certificates_profile_id", "profile_id", "serial_number"),
@@ -73,6 +75,79 @@ certificates = Table(
         postgresql_where=text("alert_at IS NOT NULL"),
         sqlite_where=text("alert_at IS NOT NULL"),
     ),
+    # what hardly a row has: an enrolment writes none of these
+    *(
+        Index(
+            f"ix_ca_certificates_{name}",
+            *columns,
+            postgresql_where=text(where),
+            sqlite_where=text(where),
+        )
+        for name, columns, where in (
+            ("unusual_status", ["status", "serial_number"], "status <> 'ACTIVE'"),
+            (
+                "issuer_unusual",
+                ["issuer_ca_id", "status", "serial_number"],
+                "status <> 'ACTIVE'",
+            ),
+            ("revoked", ["revocation_time", "serial_number"], "revocation_time IS NOT NULL"),
+            (
+                "reason",
+                ["revocation_reason", "serial_number"],
+                "revocation_reason <> 'Unspecified'",
+            ),
+            ("type", ["type", "serial_number"], "type <> 'IMPORTED_WITHOUT_KEY'"),
+            ("engine", ["engine_id", "serial_number"], "engine_id <> ''"),
+            ("of_cas", ["serial_number"], "is_ca"),
+        )
+    ),
+    Index(
+        "ix_ca_certificates_metadata",
+        "metadata",
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+        postgresql_where=text("metadata <> '{}'"),
+    ).ddl_if(dialect="postgresql"),
+    Index(
+        "ix_ca_certificates_usages", "key_usage", "extended_key_usages", postgresql_using="gin"
+    ).ddl_if(dialect="postgresql"),
+    # and where PostgreSQL has pg_trgm, common names by groups of letters
+)
+
+# How many certificates there are by issuer, stored status and day of their end. Triggers keep
+# them: on PostgreSQL as changes, which a job folds into the counts, on SQLite at once.
+certificate_counts = Table(
+    "ca_certificate_counts",
+    metadata,
+    Column("issuer_ca_id", Text, primary_key=True),
+    Column("status", Text, primary_key=True),
+    Column("expires_on", Text, primary_key=True),  # YYYY-MM-DD
+    Column("certificates", BigInteger, nullable=False),
+)
+certificate_changes = Table(
+    "ca_certificate_changes",
+    metadata,
+    Column("id", sequence_key(), primary_key=True),
+    Column("issuer_ca_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("expires_on", Text, nullable=False),
+    Column("certificates", BigInteger, nullable=False),
+)
+
+# Expired certificates out of the way of lists; found by their serial numbers, for OCSP too.
+archived_certificates = Table(
+    "ca_archived_certificates",
+    metadata,
+    Column("serial_number", Text, primary_key=True),
+    Column("issuer_ca_id", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("revocation_time", UtcDateTime),
+    Column("revocation_reason", Text, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),
+    Column("archived_at", UtcDateTime, nullable=False),
+    Column("der", LargeBinary, nullable=False),
+    Column("csr", LargeBinary),
+    Column("content", JsonDocument, nullable=False),  # the row's other columns
 )
 
 cas = Table(
