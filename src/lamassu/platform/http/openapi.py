@@ -18,7 +18,7 @@ from lamassu.platform.http.openapi_responses import (
     responses_of,
     shared_responses,
 )
-from lamassu.platform.http.routing import AccessKind, MountedRoute
+from lamassu.platform.http.routing import AccessKind, MountedRoute, Route
 
 _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{([A-Za-z0-9_-]+)(?::path)?\}")
@@ -75,6 +75,7 @@ def _schemas(routes: Iterable[MountedRoute]) -> tuple[_Models, dict[str, Any]]:
             wanted.append((mounted.route.body, "validation"))
         if mounted.route.answer is not None:
             wanted.append((mounted.route.answer, "serialization"))
+        wanted += [(one, "serialization") for one in mounted.route.other_answers.values()]
     references, schema = models_json_schema(list(dict.fromkeys(wanted)), ref_template=_REF)
     found: _Models = {key: references[key] for key in wanted}
     return found, schema.get("$defs", {})
@@ -82,13 +83,15 @@ def _schemas(routes: Iterable[MountedRoute]) -> tuple[_Models, dict[str, Any]]:
 
 def _operation(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
     route = mounted.route
-    answer = None if route.answer is None else references[(route.answer, "serialization")]
+    answers = {
+        status: references[(model, "serialization")] for status, model in _answers(route).items()
+    }
     operation: dict[str, Any] = {
         "operationId": _operation_id(mounted),
         "tags": [mounted.service],
         "summary": route.summary,
         "parameters": _parameters(mounted),
-        "responses": responses_of(mounted, answer),
+        "responses": responses_of(mounted, answers),
         "security": [] if route.access.kind is AccessKind.PUBLIC else [{"certificate": []}],
         "x-lamassu-access": describe_access(mounted),
     }
@@ -100,6 +103,14 @@ def _operation(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
             "content": {JSON: {"schema": references[(route.body, "validation")]}},
         }
     return operation
+
+
+def _answers(route: Route) -> dict[int, type[BaseModel]]:
+    """What each status of success has in its body."""
+    if route.answer is None:
+        return dict(route.other_answers)
+    statuses = (route.status, *route.other_statuses)
+    return {**dict.fromkeys(statuses, route.answer), **route.other_answers}
 
 
 def describe_access(mounted: MountedRoute) -> str:

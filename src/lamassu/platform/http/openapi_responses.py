@@ -78,8 +78,8 @@ def shared_responses() -> _Described:
     }
 
 
-def responses_of(mounted: MountedRoute, schema: _Described | None) -> _Described:
-    """Every status that the route can answer; `schema` is that of its answer's JSON."""
+def responses_of(mounted: MountedRoute, schemas: Mapping[int, _Described]) -> _Described:
+    """Every status that the route can answer; `schemas` are those of its answers in JSON."""
     route = mounted.route
     found: dict[int, _Described] = {
         status: {"$ref": _REF.format(name=f"Refused{status}")} for status in _refusals(mounted)
@@ -88,7 +88,7 @@ def responses_of(mounted: MountedRoute, schema: _Described | None) -> _Described
         found[status] = {
             "description": text,
             "headers": _REQUEST_ID | _own_headers(mounted),
-            **_content(mounted, schema, status),
+            **_content(mounted, schemas.get(status), status),
         }
     if route.deferrable:
         found[202] = {
@@ -128,7 +128,7 @@ def _refusals(mounted: MountedRoute) -> set[int]:
     refused = set() if public and not mounted.path.startswith("/api/") else {401}
     if route.encode_error is not None:
         return refused  # it says its errors in an answer of its own
-    refused |= {400, 413, 500, 503}
+    refused |= {400, 413, 500, 503, *route.refuses}
     if not public:
         refused |= {403}
     if "{" in mounted.path or route.method != "GET" or route.access.kind is AccessKind.EST:

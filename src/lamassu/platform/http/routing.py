@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
@@ -27,6 +27,9 @@ PUBLIC_PATHS: Mapping[str, re.Pattern[str]] = {
     "health": re.compile(r"(/api/[a-z]+)?/health(/live|/ready)?"),
     "OCSP": re.compile(r"(/api/va)?(/v1)?/ocsp(/\{[^/]+\})?|/|/\{[^/]+\}"),
     "CRL": re.compile(r"(/api/va)?(/v1)?/crl/\{[^/]+\}|/(ca|crl)/\{[^/]+\}\.crl"),
+    "revocation filter": re.compile(
+        r"/api/va/filter/\{[^/]+\}(/delta)?|/ca/\{[^/]+\}\.filter(-delta)?"
+    ),
     "caIssuers": re.compile(r"(/api/va)?/(ca|ca-issuers|aia)/\{[^/]+\}(\.(cer|crt|p7c))?"),
     "EST": re.compile(
         r"(/api/dmsmanager)?/\.well-known/est(/\{[^/]+\})?/(cacerts|csrattrs|renewal-info/\{[^/]+\})"
@@ -94,9 +97,10 @@ class Route:
     `path` is relative to the mount; `{id}` takes a segment, `{rest:path}` all that is left.
     `body` is decoded into `call.body`; with `empty_body` no bytes at all act as `{}`.
     `answer` is for the API description, and so are `media_types` where it is not JSON,
-    `other_statuses` of answers of the same form, and `headers` that it may carry (each with what
-    it means); so is `deferrable`: the request may have to wait for somebody's agreement (202),
-    and is repeated with the header that names it. Refusals are known by the route's kind.
+    `other_statuses` and what they mean, of the same form unless `other_answers` has theirs, and
+    `headers` that it may carry, each with what it means; so is `deferrable`: the request may have
+    to wait for somebody's agreement (202), and is repeated with the header that names it.
+    Refusals are known by the route's kind; `refuses` are statuses that its kind has not.
     `creates` tells what it makes: it may be sent again with the same Idempotency-Key, and what it
     answers must be what the event says.
     `body_limit` is in bytes, in place of the application's. `encode_error` answers every error
@@ -115,6 +119,8 @@ class Route:
     media_types: Sequence[str] = ()
     status: int = 200
     other_statuses: Mapping[int, str] = field(default_factory=dict)
+    other_answers: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    refuses: Collection[int] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     listing: Filterable | None = None
     body_limit: int | None = None

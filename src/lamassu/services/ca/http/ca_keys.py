@@ -63,6 +63,8 @@ def ca_key_routes(service: CaService) -> list[Route]:
             deferrable=True,
             answer=CaAnswer,
             status=201,
+            other_statuses={200: "With dry_run: what would be made"},
+            other_answers={200: RekeyPlanAnswer},
         ),
         Route(
             method="POST",

@@ -118,6 +118,7 @@ def offline_routes(service: VaService) -> list[Route]:
             handler=handlers.revocations,
             summary="What the next CRL of an offline CA must list",
             answer=RevocationOrderAnswer,
+            refuses=(409,),
         ),
         Route(
             method="GET",
