@@ -102,7 +102,7 @@ def sign(
 
     Example: lamassu cert sign boot.csr --ca bootstrap-ca --profile bootstrap-profile -o pem
     """
-    body = without_empty({"csr": _csr(read_input(csr)), "profile_id": profile})
+    body = without_empty({"csr": wire_csr(read_input(csr)), "profile_id": profile})
     path = f"/ca/v1/cas/{segment(ca)}/certificates/sign"
     certificate = Api(directory, url).create(path, body)
     show_one(certificate, DETAILS, output, certificate=CERTIFICATE)
@@ -132,7 +132,7 @@ def _path(serial_number: str) -> str:
     return segment(serial_number.replace(":", "").lower())
 
 
-def _csr(data: bytes) -> str:
+def wire_csr(data: bytes) -> str:
     """As the wire has it: base64 of PEM."""
     if b"-----BEGIN" not in data:
         body = "\n".join(textwrap.wrap(base64.b64encode(data).decode("ascii"), 64))

@@ -6,7 +6,6 @@ may be copied to another machine; `--url` then says where the platform is.
 
 from __future__ import annotations
 
-import json
 import re
 import ssl
 import time
@@ -22,6 +21,7 @@ import httpx
 import typer
 from rich.markup import escape
 
+from lamassu.cli.documents import parse_document
 from lamassu.cli.options import err, fail, waits
 from lamassu.platform.config import ConfigurationFaults, public_urls
 from lamassu.platform.installation import Installation
@@ -277,14 +277,8 @@ def without_empty(document: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_document(path: Path) -> Item:
-    """A JSON object from a file, or from standard input as `-`."""
-    try:
-        document = json.loads(read_input(path))
-    except ValueError as error:
-        fail(f"{path} holds no JSON: {error}")
-    if not isinstance(document, dict):
-        fail(f"{path} holds no JSON object")
-    return document
+    """A JSON or YAML object from a file, or from standard input as `-`."""
+    return parse_document(read_input(path), path)
 
 
 def read_input(path: Path) -> bytes:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lamassu.cli import profile_trials
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -19,10 +20,15 @@ from lamassu.cli.client import (
     segment,
     without_empty,
 )
-from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, fail, out
+from lamassu.cli.documents import as_yaml
+from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory, fail, out
 from lamassu.cli.output import Column, PlainFormat, PlainOutput, show_list, show_one
+from lamassu.cli.profile_trials import warn
 
 app = typer.Typer(no_args_is_help=True, help="Issuance profiles: what certificates contain.")
+app.command()(profile_trials.check)
+app.command()(profile_trials.preview)
+app.command("what-if")(profile_trials.what_if)
 
 COLUMNS = (
     Column("id", "id"),
@@ -36,7 +42,11 @@ DETAILS = (
     *COLUMNS,
     Column("description", "description"),
     Column("honours subject", "honor_subject"),
+    Column("subject rules", "subject_rules"),
     Column("honours SAN", "honor_extensions"),
+    Column("SAN rules", "alternative_names"),
+    Column("name constraints", "name_constraints"),
+    Column("policies", "certificate_policies"),
     Column("only for CA", "ca_id"),
     Column("keys", lambda item: _keys(item.get("crypto_enforcement"))),
 )
@@ -97,7 +107,7 @@ def create(
     ] = True,
     ca: Annotated[str, typer.Option(help="Only for this CA.")] = "",
     file: Annotated[
-        Path | None, typer.Option(help="The whole body as JSON instead; - is stdin.")
+        Path | None, typer.Option(help="The whole profile, YAML or JSON; - is stdin.")
     ] = None,
     output: PlainOutput = PlainFormat.TABLE,
     directory: Directory = DEFAULT_DIRECTORY,
@@ -110,7 +120,7 @@ def create(
     if file is None and not profile_id:
         fail("name the new profile, or give its body with --file")
     body = (
-        read_document(file)
+        read_document(file) | ({"id": profile_id} if profile_id else {})
         if file is not None
         else without_empty(
             {
@@ -125,7 +135,39 @@ def create(
             }
         )
     )
-    show_one(Api(directory, url).create("/ca/v1/profiles", body), DETAILS, output)
+    created = Api(directory, url).create("/ca/v1/profiles", body)
+    show_one(created, DETAILS, output)
+    warn(created.pop("warnings", ()))
+
+
+@app.command()
+def show(profile_id: ProfileId, directory: Directory = DEFAULT_DIRECTORY, url: Url = None) -> None:
+    """Show a whole profile as YAML: a file for create, update, preview and what-if.
+
+    Example: lamassu profile show device-profile > device-profile.yml
+    """
+    profile = Api(directory, url).get(f"/ca/v1/profiles/{segment(profile_id)}")
+    typer.echo(as_yaml(profile), nl=False)
+
+
+@app.command()
+def update(
+    profile_id: ProfileId,
+    file: Annotated[Path, typer.Option(help="The whole profile, YAML or JSON; - is stdin.")],
+    approval: Approval = "",
+    output: PlainOutput = PlainFormat.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Replace a profile. Fields that the original's profile has and the file leaves out get
+    their defaults; those beyond it stay as they are.
+
+    Example: lamassu profile update device-profile --file device-profile.yml
+    """
+    path = f"/ca/v1/profiles/{segment(profile_id)}"
+    updated = Api(directory, url).send("PUT", path, read_document(file), approval=approval)
+    show_one(updated, DETAILS, output)
+    warn(updated.pop("warnings", ()))
 
 
 @app.command()
@@ -155,6 +197,8 @@ def _keys(enforcement: object) -> object:
         for name, may, sizes in (
             ("RSA", "allow_rsa_keys", "allowed_rsa_key_sizes"),
             ("ECDSA", "allow_ecdsa_keys", "allowed_ecdsa_key_sizes"),
+            ("Ed25519", "allow_ed25519_keys", ""),
+            ("ML-DSA", "allow_ml_dsa_keys", "allowed_ml_dsa_key_sizes"),
         )
         if enforcement.get(may)
     ]
