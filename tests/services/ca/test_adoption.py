@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from asn1crypto import x509 as asn1
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import func, select
 
 from lamassu.kernel.adoption import Batch, Outcome, Verdict
 from lamassu.kernel.x509.facts import certificate_facts
+from lamassu.kernel.x509.pem import pem_of
 from lamassu.platform.database.journal_tables import tables as journal_tables
 from lamassu.services.ca.contract import CertificateStatus, IssueRequest, RevocationReason
 from lamassu.services.ca.rules.adoption import FoundAuthority, FoundCertificate, FoundStatus
@@ -405,3 +408,73 @@ async def test_a_ca_that_came_as_a_certificate_of_its_issuers_becomes_a_ca(world
     assert (stored.parent_id, stored.revoked_by, stored.certificate.version) == ("root", None, 2)
     assert (await world.ca.get_ca("bad")).revoked_by == "bad"
     assert (await world.ca.standing("root", serial(bad))).revoked
+
+
+async def test_a_root_that_comes_late_takes_its_place_above(world: World) -> None:
+    root = a_ca("Root CA")
+    middle = a_ca("Middle CA", issuer=root)
+    low = a_ca("Low CA", issuer=middle)
+    await take_ca(world, middle, "middle")
+    await take_ca(world, low, "low")
+    assert (await world.ca.get_ca("middle")).parent_id is None
+
+    await take_ca(world, root, "root", status=REVOKED)
+
+    line = [(one.id, one.parent_id, one.level, one.revoked_by) for one in await world.ca.list_cas()]
+    assert sorted(line, key=lambda one: one[2]) == [
+        ("root", None, 0, "root"),
+        ("middle", "root", 1, "root"),
+        ("low", "middle", 2, "root"),
+    ]
+
+
+async def test_a_certificate_learns_its_issuer_when_it_becomes_a_ca(world: World) -> None:
+    root = a_ca("Root CA")
+    below = a_ca("Issuing CA", issuer=root)
+    await take_ca(world, root, "root")
+    await take(world, found(below, REVOKED))
+    device_of_it = a_ca("Lower CA", issuer=below)
+    await take_ca(world, device_of_it, "lower")
+
+    await take_ca(world, below, "issuing")
+
+    lower = await world.ca.get_ca("lower")
+    assert (lower.parent_id, lower.revoked_by) == ("issuing", "issuing")
+
+
+async def test_a_key_is_one_cas(world: World) -> None:
+    """Security rule 9: two CAs with one key vouch for each other's certificates."""
+    ca = a_ca()
+    await take_ca(world, ca, key_id=certificate_facts(ca.der).ski)
+    identifier = x509.SubjectKeyIdentifier(b"another")
+    twin = (
+        x509.CertificateBuilder()
+        .subject_name(ca.name)
+        .issuer_name(ca.name)
+        .public_key(ca.key.public_key())
+        .serial_number(7)
+        .not_valid_before(START - YEAR)
+        .not_valid_after(START + YEAR)
+        .add_extension(x509.BasicConstraints(True, None), True)
+        .add_extension(identifier, False)
+        .sign(ca.key, SHA256())
+    )
+
+    verdict = await take_ca(world, Made(twin.public_bytes(Encoding.DER), ca.key), "twin")
+
+    assert (verdict.outcome, verdict.code) == (Outcome.SKIPPED, "key_in_use")
+
+
+async def test_the_platforms_own_ca_becomes_none_here(world: World) -> None:
+    """Decision 2: whoever signs by its key is the platform's operator."""
+    own = a_ca("Internal CA")
+
+    async def platform_cas() -> bytes:
+        return pem_of(own.der)
+
+    world.ca.authority_adoption._platform_cas = platform_cas
+
+    verdict = await take_ca(world, own)
+
+    assert (verdict.outcome, verdict.code) == (Outcome.SKIPPED, "platform_ca")
+    assert not await world.ca.list_cas()

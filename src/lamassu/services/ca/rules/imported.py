@@ -264,7 +264,8 @@ def signed_by(
 def relinked(
     child: CertificationAuthority, parent: CertificationAuthority
 ) -> CertificationAuthority:
-    """The child below its parent, whose place in the hierarchy may have changed."""
+    """The child below its parent, whose place in the hierarchy may have changed; revoked with it,
+    if it is."""
     certificate = replace(
         child.certificate,
         issuer_ca_id=parent.id,
@@ -277,6 +278,7 @@ def relinked(
         certificate=certificate,
         parent_id=parent.id,
         level=parent.level + 1,
+        revoked_by=child.revoked_by or parent.revoked_by,
         version=child.version + 1,
     )
 

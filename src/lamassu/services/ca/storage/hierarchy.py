@@ -14,7 +14,10 @@ _MOVE_CA = (
     update(cas)
     .where(cas.c.id == bindparam("moved"))
     .values(
-        parent_id=bindparam("new_parent"), level=bindparam("new_level"), version=bindparam("next")
+        parent_id=bindparam("new_parent"),
+        level=bindparam("new_level"),
+        revoked_by=bindparam("with"),
+        version=bindparam("next"),
     )
 )
 _MOVE_CERTIFICATE = (
@@ -40,6 +43,7 @@ async def relink(connection: AsyncConnection, moved: Sequence[CertificationAutho
                 "moved": one.id,
                 "new_parent": one.parent_id,
                 "new_level": one.level,
+                "with": one.revoked_by,
                 "next": one.version,
             }
             for one in moved

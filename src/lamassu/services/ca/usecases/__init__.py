@@ -126,7 +126,9 @@ class CaService:
         self._holds = KeyHolds(store=storage, keys=keys)
         # what the host's `lamassu import` brings from other systems
         self.certificate_adoption = CertificateAdoption(store=storage, clock=clock)
-        self.authority_adoption = AuthorityAdoption(store=storage, holds=self._holds, clock=clock)
+        self.authority_adoption = AuthorityAdoption(
+            store=storage, holds=self._holds, clock=clock, platform_cas=platform_cas
+        )
         self.key_moving = CaKeyMoving(store=storage, keys=keys, clock=clock, desk=self.approvals)
         self._creation = CaCreation(
             store=storage,

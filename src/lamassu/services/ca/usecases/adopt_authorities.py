@@ -9,7 +9,7 @@ from cryptography import x509
 
 from lamassu.kernel.adoption import Outcome, Verdict
 from lamassu.kernel.clock import Clock
-from lamassu.kernel.errors import Conflict, Malformed, NotFound, RuleViolation
+from lamassu.kernel.errors import Conflict, Forbidden, Malformed, NotFound, RuleViolation
 from lamassu.kernel.identity import Caller
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
 from lamassu.kernel.x509.keys import key_id
@@ -27,14 +27,20 @@ from lamassu.services.ca.rules.adoption import (
 )
 from lamassu.services.ca.rules.authorities import check_ca_id
 from lamassu.services.ca.usecases.documents import ca_document
+from lamassu.services.ca.usecases.enter_ca import cas_above, moved_below, record_moves
 from lamassu.services.ca.usecases.hold_keys import KeyHolds
+from lamassu.services.ca.usecases.import_ca import PlatformCas, check_not_the_platforms
 from lamassu.services.ca.usecases.trail import record
 
 
 class AuthorityAdoption:
     """One transaction for each CA; one that is here already stays as it is."""
 
-    def __init__(self, *, store: CaStore, holds: KeyHolds, clock: Clock) -> None:
+    def __init__(
+        self, *, store: CaStore, holds: KeyHolds, clock: Clock, platform_cas: PlatformCas | None
+    ) -> None:
+        """`platform_cas` tells the platform's own CA, which is none of those here."""
+        self._platform_cas = platform_cas
         self._store = store
         self._holds = holds
         self._clock = clock
@@ -57,7 +63,7 @@ class AuthorityAdoption:
             return await self._adopt(
                 found, issuers, source, caller, None if not dry_run else promised_profiles
             )
-        except (Malformed, RuleViolation, Conflict, NotFound) as error:
+        except (Malformed, RuleViolation, Conflict, Forbidden, NotFound) as error:
             return Verdict(found.id, Outcome.SKIPPED, error.code, error.text)
 
     async def _adopt(
@@ -73,6 +79,7 @@ class AuthorityAdoption:
         check_authority(facts)
         if found.key_id and found.key_id != key_id(facts.spki):
             raise RuleViolation("its key is not its certificate's", code="key_mismatch")
+        await check_not_the_platforms(facts, self._platform_cas)
         stored = await self._store.find_ca(found.id)
         if stored is not None:
             return self._present(stored, found)
@@ -126,6 +133,12 @@ class AuthorityAdoption:
             raise Conflict(
                 f"its subject key identifier is that of {other.id} already", code="key_id_in_use"
             )
+        holder = await self._store.find_ca_with_key(key_id(facts.spki))
+        if holder is not None:
+            raise Conflict(
+                f"its key is that of {holder.id} already; a CA's key is its alone",
+                code="key_in_use",
+            )
         taken = await self._store.find_certificate(facts.serial_number)
         if taken is not None:
             check_same(taken, authority.certificate.der)
@@ -152,27 +165,38 @@ class AuthorityAdoption:
         self, authority: CertificationAuthority, new: NewCertificate, source: str, caller: Caller
     ) -> None:
         certificate = authority.certificate
+        now = self._clock.now()
+        parent = await self._store.find_ca(authority.parent_id) if authority.parent_id else None
+        above = await cas_above(self._store, parent)
+        # it may have come before, among what its issuer's CA had signed, and be revoked here
+        kept = await self._store.find_certificate(certificate.serial_number)
+        placed = of_stored(authority, kept) if kept else authority
         async with self._store.unit() as transaction:
+            moved = await moved_below(transaction, placed, above=above)
             locked = await transaction.lock_certificate(certificate.serial_number)
             if locked is None:
                 await transaction.insert_ca(authority, new)
             else:
-                # it came before, among what its issuer's CA had signed
                 authority = of_stored(authority, locked.certificate)
                 await transaction.insert_ca_of(authority)
+                moved = [(authority, authority), *moved]  # whoever signed it may be known only now
+            await transaction.relink([after for _, after in moved])
             record(
                 transaction,
                 "ca.import",
                 f"ca/{authority.id}",
                 version=authority.version,
-                data=ca_document(authority, self._clock.now()),
+                data=ca_document(authority, now),
                 caller=caller,
                 detail={
                     "serial_number": certificate.serial_number,
                     "parent_id": authority.parent_id,
                     "key_id": authority.key_id,
-                    "status": certificate.stored_status.value,
+                    "status": authority.certificate.stored_status.value,
                     "sha256": certificate_facts(certificate.der).sha256,
                     "source": source,
+                    "moved_below": [after.id for _, after in moved if after.id != authority.id],
                 },
             )
+            changed = [pair for pair in moved if pair[0] != pair[1]]
+            record_moves(transaction, changed, caller=caller, now=now)

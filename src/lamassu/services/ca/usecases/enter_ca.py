@@ -3,13 +3,18 @@ under an id that is nobody's."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from lamassu.kernel.errors import Conflict, NotFound
+from lamassu.kernel.errors import Conflict, NotFound, RuleViolation
+from lamassu.kernel.identity import Caller
 from lamassu.services.ca.contract import CertificationAuthority
 from lamassu.services.ca.model import NewCertificate
-from lamassu.services.ca.ports import CaTransaction
+from lamassu.services.ca.ports import CaStore, CaTransaction
+from lamassu.services.ca.rules.imported import DEEPEST, MOST_MOVED, relinked, signed_by
 from lamassu.services.ca.rules.status import check_may_sign
+from lamassu.services.ca.usecases.documents import ca_document, update_document
+from lamassu.services.ca.usecases.trail import record
 
 
 async def lock_issuer(
@@ -49,3 +54,62 @@ async def insert_new_ca(
         )
     except Conflict:
         raise taken from None
+
+
+async def cas_above(store: CaStore, parent: CertificationAuthority | None) -> Sequence[str]:
+    """The ids of the CAs above a new one."""
+    above: list[str] = []
+    while parent is not None and len(above) < DEEPEST:
+        above.append(parent.id)
+        parent = await store.find_ca(parent.parent_id) if parent.parent_id else None
+    return above
+
+
+async def moved_below(
+    transaction: CaTransaction, authority: CertificationAuthority, *, above: Sequence[str]
+) -> list[tuple[CertificationAuthority, CertificationAuthority]]:
+    """The CAs that stand below a new one from now on, before and after: what it signed itself,
+    and, level by level, all below these, whose own levels change with it."""
+    orphans = await transaction.lock_orphans(limit=MOST_MOVED)
+    children = signed_by(orphans, authority, above=above)
+    level = [(child, relinked(child, authority)) for child in children]
+    found: list[tuple[CertificationAuthority, CertificationAuthority]] = []
+    for _ in range(DEEPEST):
+        found += level
+        if not level:
+            return found
+        if len(found) > MOST_MOVED:
+            break
+        parents = {after.id: after for _, after in level}
+        members = await transaction.lock_children(list(parents))
+        level = [
+            (member, relinked(member, parents[member.parent_id]))
+            for member in members
+            if member.parent_id is not None
+        ]
+    raise RuleViolation(
+        f"over {MOST_MOVED} CAs, or {DEEPEST} levels of them, would move below it; import CAs"
+        " from the root down",
+        code="hierarchy_too_large",
+        field="ca",
+    )
+
+
+def record_moves(
+    transaction: CaTransaction,
+    moved: Sequence[tuple[CertificationAuthority, CertificationAuthority]],
+    *,
+    caller: Caller,
+    now: datetime,
+) -> None:
+    """Event and audit record for each CA that stands below another one now."""
+    for before, after in moved:
+        record(
+            transaction,
+            "ca.parent.update",
+            f"ca/{after.id}",
+            version=after.version,
+            data=update_document(ca_document(before, now), ca_document(after, now)),
+            caller=caller,
+            detail={"parent_id": after.parent_id, "level": after.level},
+        )

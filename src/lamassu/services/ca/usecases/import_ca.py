@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
@@ -31,8 +31,6 @@ from lamassu.services.ca.rules.adoption import (
 from lamassu.services.ca.rules.authorities import check_ca_id
 from lamassu.services.ca.rules.external import is_signed_by
 from lamassu.services.ca.rules.imported import (
-    DEEPEST,
-    MOST_MOVED,
     BroughtCa,
     Material,
     canonical_key,
@@ -43,12 +41,15 @@ from lamassu.services.ca.rules.imported import (
     issuer_among,
     material_of,
     platform_ca,
-    relinked,
-    signed_by,
     subject_key_id_of,
 )
-from lamassu.services.ca.usecases.documents import ca_document, update_document
-from lamassu.services.ca.usecases.enter_ca import insert_new_ca
+from lamassu.services.ca.usecases.documents import ca_document
+from lamassu.services.ca.usecases.enter_ca import (
+    cas_above,
+    insert_new_ca,
+    moved_below,
+    record_moves,
+)
 from lamassu.services.ca.usecases.issuers import profile_not_found
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import Key, KeyOrigin, KeyPurpose, Keys
@@ -114,7 +115,7 @@ class CaImport:
         if await self._store.find_ca(ca_id) or await self._store.find_awaited(ca_id):
             raise _exists()
         await self._check_profile(brought.profile_id)
-        await self._check_not_the_platforms(facts)
+        await check_not_the_platforms(facts, self._platform_cas)
         public_key = canonical_key(facts)
         await self._check_free(der, facts, public_key)
         self_signed = is_self_signed(der, facts)
@@ -139,13 +140,6 @@ class CaImport:
                 code="profile_signs_as_ca",
                 field="profile_id",
             )
-
-    async def _check_not_the_platforms(self, facts: CertificateFacts) -> None:
-        if self._platform_cas is None:
-            return
-        own = ders_of(await self._platform_cas())
-        if any(certificate_facts(der).spki == facts.spki for der in own):
-            raise platform_ca()
 
     async def _check_free(self, der: bytes, facts: CertificateFacts, public_key: bytes) -> None:
         """Neither certificate, nor key, nor key identifier is another CA's (security rules 9
@@ -208,11 +202,11 @@ class CaImport:
     async def _store_all(
         self, judged: _Judged, authority: CertificationAuthority, *, caller: Caller, now: datetime
     ) -> CertificationAuthority:
-        above = await self._above(judged.parent)
+        above = await cas_above(self._store, judged.parent)
         async with self._store.unit() as transaction:
             if judged.parent is not None:
                 await _lock_parent(transaction, judged.parent, judged.material.certificate)
-            moved = await _below(transaction, authority, above=above)
+            moved = await moved_below(transaction, authority, above=above)
             locked = await transaction.lock_certificate(authority.certificate.serial_number)
             profile_id = authority.profile_id
             if profile_id and await transaction.share_profile(profile_id) is None:
@@ -238,25 +232,19 @@ class CaImport:
                     "moved_below": [after.id for _, after in moved],
                 },
             )
-            for before, after in moved:
-                record(
-                    transaction,
-                    "ca.parent.update",
-                    f"ca/{after.id}",
-                    version=after.version,
-                    data=update_document(ca_document(before, now), ca_document(after, now)),
-                    caller=caller,
-                    detail={"parent_id": after.parent_id, "level": after.level},
-                )
+            record_moves(transaction, moved, caller=caller, now=now)
         return authority
 
-    async def _above(self, parent: CertificationAuthority | None) -> Sequence[str]:
-        """The ids of the CAs above a new one."""
-        above: list[str] = []
-        while parent is not None and len(above) < DEEPEST:
-            above.append(parent.id)
-            parent = await self._store.find_ca(parent.parent_id) if parent.parent_id else None
-        return above
+
+async def check_not_the_platforms(
+    facts: CertificateFacts, platform_cas: PlatformCas | None
+) -> None:
+    """Raises `Forbidden` (`platform_ca`) for a certificate of the platform's own CA's key."""
+    if platform_cas is None:
+        return
+    own = ders_of(await platform_cas())
+    if any(certificate_facts(der).spki == facts.spki for der in own):
+        raise platform_ca()
 
 
 async def _lock_parent(
@@ -305,36 +293,6 @@ def _check_unrevoked(parent: CertificationAuthority) -> None:
             code="issuer_revoked",
             field="ca",
         )
-
-
-async def _below(
-    transaction: CaTransaction, authority: CertificationAuthority, *, above: Sequence[str]
-) -> list[tuple[CertificationAuthority, CertificationAuthority]]:
-    """The CAs that stand below a new one from now on, before and after: what it signed itself,
-    and, level by level, all below these, whose own levels change with it."""
-    orphans = await transaction.lock_orphans(limit=MOST_MOVED)
-    children = signed_by(orphans, authority, above=above)
-    level = [(child, relinked(child, authority)) for child in children]
-    found: list[tuple[CertificationAuthority, CertificationAuthority]] = []
-    for _ in range(DEEPEST):
-        found += level
-        if not level:
-            return found
-        if len(found) > MOST_MOVED:
-            break
-        parents = {after.id: after for _, after in level}
-        members = await transaction.lock_children(list(parents))
-        level = [
-            (member, relinked(member, parents[member.parent_id]))
-            for member in members
-            if member.parent_id is not None
-        ]
-    raise RuleViolation(
-        f"over {MOST_MOVED} CAs, or {DEEPEST} levels of them, would move below it; import CAs"
-        " from the root down",
-        code="hierarchy_too_large",
-        field="ca",
-    )
 
 
 def _authority(judged: _Judged, key: Key | None, now: datetime) -> CertificationAuthority:
