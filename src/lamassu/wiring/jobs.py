@@ -25,6 +25,11 @@ async def running_jobs(platform: Platform) -> AsyncIterator[None]:
     async def refresh() -> object:
         return await platform.va.refresh_due(clock.now())
 
+    async def filters() -> None:
+        while True:  # apart from the others: a large one takes its time
+            await _attempt("refresh_filters", lambda: platform.va.refresh_filters(clock.now()))
+            await asyncio.sleep(JOB_INTERVAL)
+
     async def every_minute() -> None:
         while True:
             await _attempt("refresh_crls", refresh)
@@ -40,7 +45,8 @@ async def running_jobs(platform: Platform) -> AsyncIterator[None]:
                 await asyncio.wait_for(platform.ca.jobs_pending.wait(), JOB_INTERVAL)
             platform.ca.jobs_pending.clear()
 
-    tasks = [asyncio.create_task(every_minute()), asyncio.create_task(cascades())]
+    jobs = (every_minute, filters, cascades)
+    tasks = [asyncio.create_task(job()) for job in jobs]
     try:
         yield
     finally:

@@ -45,6 +45,7 @@ from lamassu.services.kms.usecases import KmsService
 from lamassu.services.va import events as va_events
 from lamassu.services.va.storage import VaStorage
 from lamassu.services.va.usecases import VaService
+from lamassu.services.va.usecases.filters import build as build_filter
 from lamassu.wiring.asking import NO_ASKING, Asking
 from lamassu.wiring.configuration import load
 from lamassu.wiring.engines import open_engines
@@ -181,6 +182,7 @@ async def _connect(
         keys=kms,
         clock=clock,
         validation_urls=settings.va.public_urls,
+        filter_worker=partial(worker.run, build_filter),
     )
     ca.revocations = va
     devices = DeviceService(store=DeviceStorage(database), office=ca, clock=clock)

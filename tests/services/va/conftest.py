@@ -26,6 +26,7 @@ from lamassu.services.ca.contract import (
     CertificateStatus,
     CertificateType,
     CertificationAuthority,
+    IssuedStanding,
     RevocationReason,
     RevokedEntry,
 )
@@ -139,6 +140,13 @@ class FakeAuthorities:
         if self.gate is not None:
             await self.gate.wait()
         return entries
+
+    async def issued_under(self, ca_id: str, *, after: str, limit: int) -> Sequence[IssuedStanding]:
+        rows = [serial for serial in sorted(self.issued[ca_id]) if serial > after]
+        begun = NOW - timedelta(days=1)  # as the makers of certificates have it
+        return [
+            IssuedStanding(serial, begun, serial in self.revoked[ca_id]) for serial in rows[:limit]
+        ]
 
 
 @dataclass

@@ -197,6 +197,7 @@ async def test_a_role_is_shown_as_the_original_shows_it(world: World, clients: C
             "valid_from": "2026-05-01T12:00:00Z",
             "valid_until": "2026-05-08T12:00:00Z",
         },
+        "filter_interval": "0s",
     }
 
 
@@ -240,6 +241,8 @@ async def test_a_put_changes_what_it_names(world: World, clients: Clients) -> No
             "crl_update_interval_hours",
         ),
         ({"subject_key_id_signer": "00"}, "subject_key_id_signer"),
+        ({"filter_interval": "1s"}, "filter_interval"),
+        ({"filter_interval": "4d"}, "filter_interval"),
         ({"unknown": 1}, "unknown"),
     ],
 )

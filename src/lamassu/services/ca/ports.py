@@ -15,6 +15,7 @@ from lamassu.services.ca.contract import (
     Certificate,
     CertificationAuthority,
     IssuanceProfile,
+    IssuedStanding,
     RevokedEntry,
     Vote,
 )
@@ -285,6 +286,10 @@ class CaStore(Protocol):
         ...
 
     async def revoked_under(self, ca_id: str, *, now: datetime) -> Sequence[RevokedEntry]: ...
+
+    async def issued_under(
+        self, ca_id: str, *, after: str, limit: int, now: datetime
+    ) -> Sequence[IssuedStanding]: ...
 
     async def unreconciled(self, *, older_than: datetime, limit: int) -> Sequence[Certificate]: ...
 

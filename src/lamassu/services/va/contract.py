@@ -9,7 +9,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class CrlRole:
-    """How a CA's CRL is made."""
+    """How a CA's CRL is made, and how often its revocation filter (zero: none is made)."""
 
     ca_ski: str
     ca_id: str
@@ -17,6 +17,7 @@ class CrlRole:
     validity: timedelta
     subject_key_id_signer: str
     regenerate_on_revoke: bool
+    filter_interval: timedelta = timedelta(0)
     version: int = 0
 
 

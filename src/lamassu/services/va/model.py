@@ -28,6 +28,26 @@ class RoleState:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredFilter:
+    """A signed revocation filter, or a delta to the full one numbered `base` (0 for a full)."""
+
+    ca_ski: str
+    number: int
+    base: int
+    content: bytes
+    this_update: datetime
+    next_update: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FilterState:
+    """The newest full filter of a CA, and the newest delta to it."""
+
+    full: StoredFilter | None = None
+    delta: StoredFilter | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RoleChange:
     """What to change in a role; `None` leaves a value as it is."""
 
@@ -35,6 +55,7 @@ class RoleChange:
     validity: timedelta | None = None
     subject_key_id_signer: str | None = None
     regenerate_on_revoke: bool | None = None
+    filter_interval: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

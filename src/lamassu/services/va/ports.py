@@ -8,7 +8,7 @@ from typing import Protocol
 
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.services.va.contract import Crl, CrlRole
-from lamassu.services.va.model import Responder, RoleState
+from lamassu.services.va.model import FilterState, Responder, RoleState, StoredFilter
 
 Pause = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
@@ -57,6 +57,18 @@ class VaUnit(Protocol):
         """Store a responder's certificate, in place of one that it had."""
         ...
 
+    async def take_filter_number(self, ca_ski: str) -> int:
+        """The next number of a locked role's filters; it is never given again."""
+        ...
+
+    async def has_filter(self, ca_ski: str, number: int) -> bool:
+        """Whether this is the newest full filter of a locked role."""
+        ...
+
+    async def add_filter(self, made: StoredFilter) -> None:
+        """Store a filter in place of those before it, a delta in place of other deltas."""
+        ...
+
     async def add_crl(self, crl: Crl, *, keep: int) -> None:
         """Store a CRL and forget all but the `keep` newest of its CA."""
         ...
@@ -83,6 +95,10 @@ class VaStorage(Protocol):
 
     async def responders(self, ca_id: str | None = None) -> Sequence[Responder]:
         """The responders of an offline CA, or of all, the oldest first."""
+        ...
+
+    async def filters(self, ca_ski: str) -> FilterState:
+        """The filters of a CA, with their octets."""
         ...
 
     async def roles(self) -> Sequence[RoleState]:

@@ -10,12 +10,15 @@ from datetime import datetime, timedelta
 from lamassu.kernel.errors import RuleViolation
 from lamassu.services.ca.contract import CertificateStanding, RevokedEntry
 from lamassu.services.va.contract import CrlRole
-from lamassu.services.va.model import CrlFacts, RoleChange, StatusClaim
+from lamassu.services.va.model import CrlFacts, FilterState, RoleChange, StatusClaim, StoredFilter
 
 # The original's defaults.
 DEFAULT_REFRESH_INTERVAL = timedelta(days=6, hours=23)
 DEFAULT_VALIDITY = timedelta(weeks=1)
 LONGEST_VALIDITY = timedelta(days=366)
+SHORTEST_FILTER_INTERVAL = timedelta(minutes=1)
+# A delta costs its readers a second file: not for more than a quarter of the first.
+_LARGEST_DELTA = 4
 
 # Security rule 25: an OCSP answer lives an hour, a cache may keep it for half of what is left.
 OCSP_LIFETIME = timedelta(hours=1)
@@ -51,6 +54,7 @@ def changed_role(role: CrlRole, change: RoleChange) -> CrlRole:
             "validity",
             "subject_key_id_signer",
             "regenerate_on_revoke",
+            "filter_interval",
         )
         if (value := getattr(change, name)) is not None
     }
@@ -61,6 +65,12 @@ def changed_role(role: CrlRole, change: RoleChange) -> CrlRole:
         raise _invalid("the validity is between 1s and 366d", "validity")
     if changed.refresh_interval > changed.validity:
         raise _invalid("the refresh interval exceeds the validity", "refresh_interval")
+    interval = changed.filter_interval
+    if interval and not SHORTEST_FILTER_INTERVAL <= interval <= changed.validity / 2:
+        raise _invalid(
+            "the filter interval is between 1m and half of the validity, or 0s for no filter",
+            "filter_interval",
+        )
     if changed.subject_key_id_signer in ("", role.ca_ski):
         return replace(changed, subject_key_id_signer=role.ca_ski)
     raise _invalid("a CRL is signed by its CA's own key", "subject_key_id_signer")
@@ -77,6 +87,22 @@ def is_due(role: CrlRole, latest: CrlFacts | None, now: datetime) -> bool:
         return True
     margin = min(role.validity / 10, _LONGEST_MARGIN)
     return now >= min(latest.this_update + role.refresh_interval, latest.next_update - margin)
+
+
+def filter_is_due(role: CrlRole, held: FilterState, now: datetime) -> bool:
+    """Whether the next filter or delta should be made."""
+    newest = held.delta or held.full
+    return newest is None or now >= newest.this_update + role.filter_interval
+
+
+def takes_a_delta(role: CrlRole, full: StoredFilter, now: datetime) -> bool:
+    """Whether the full filter is young enough to be built upon."""
+    return full.next_update - now > role.validity / 2
+
+
+def delta_is_worth_it(delta: int, full: int) -> bool:
+    """By their sizes in octets."""
+    return delta * _LARGEST_DELTA <= full
 
 
 def entries_digest(entries: Sequence[RevokedEntry]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import asdict
 from datetime import timedelta
 
 from sqlalchemy import (
@@ -30,7 +31,13 @@ from lamassu.platform.database.types import (
     UtcDateTime,
 )
 from lamassu.services.va.contract import Crl, CrlRole
-from lamassu.services.va.model import CrlFacts, Responder, RoleState
+from lamassu.services.va.model import (
+    CrlFacts,
+    FilterState,
+    Responder,
+    RoleState,
+    StoredFilter,
+)
 from lamassu.services.va.ports import VaUnit
 
 SERVICE = "va"
@@ -48,6 +55,8 @@ roles = Table(
     Column("regenerate_on_revoke", Boolean, nullable=False),
     Column("next_number", BigInteger, nullable=False),
     Column("version", Integer, nullable=False),
+    Column("filter_interval_us", BigInteger, nullable=False),
+    Column("next_filter_number", BigInteger, nullable=False),
 )
 crls = Table(
     "va_crls",
@@ -60,7 +69,16 @@ crls = Table(
     Column("entries_digest", Text, nullable=False),
 )
 
-
+filters = Table(
+    "va_filters",
+    metadata,
+    Column("ca_ski", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("base", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("this_update", UtcDateTime, nullable=False),
+    Column("next_update", UtcDateTime, nullable=False),
+)
 responders = Table(
     "va_responders",
     metadata,
@@ -107,6 +125,15 @@ class VaStorage:
         async with self._database.reading(SERVICE) as connection:
             return [Responder(**row._asdict()) for row in await connection.execute(query)]
 
+    async def filters(self, ca_ski: str) -> FilterState:
+        query = select(filters).where(filters.c.ca_ski == ca_ski)
+        async with self._database.reading(SERVICE) as connection:
+            held = [StoredFilter(**row._asdict()) for row in await connection.execute(query)]
+        return FilterState(
+            full=next((one for one in held if not one.base), None),
+            delta=next((one for one in held if one.base), None),
+        )
+
     async def roles(self) -> Sequence[RoleState]:
         async with self._database.reading(SERVICE) as connection:
             rows = await connection.execute(_states().order_by(roles.c.ca_ski))
@@ -123,7 +150,9 @@ class _SqlVaUnit(ServiceUnit):
 
     async def add_role(self, role: CrlRole) -> None:
         await self._connection.execute(
-            insert(roles).values(ca_ski=role.ca_ski, next_number=1, **_changeable(role))
+            insert(roles).values(
+                ca_ski=role.ca_ski, next_number=1, next_filter_number=1, **_changeable(role)
+            )
         )
 
     async def lock_role(self, ca_ski: str) -> CrlRole | None:
@@ -144,6 +173,26 @@ class _SqlVaUnit(ServiceUnit):
             .returning(roles.c.next_number)
         )
         return int((await self._connection.execute(query)).scalar_one()) - 1
+
+    async def take_filter_number(self, ca_ski: str) -> int:
+        query = (
+            update(roles)
+            .where(roles.c.ca_ski == ca_ski)
+            .values(next_filter_number=roles.c.next_filter_number + 1)
+            .returning(roles.c.next_filter_number)
+        )
+        return int((await self._connection.execute(query)).scalar_one()) - 1
+
+    async def has_filter(self, ca_ski: str, number: int) -> bool:
+        query = select(filters.c.number).where(filters.c.ca_ski == ca_ski, filters.c.base == 0)
+        return (await self._connection.execute(query)).scalar() == number
+
+    async def add_filter(self, made: StoredFilter) -> None:
+        replaced = filters.c.ca_ski == made.ca_ski
+        if made.base:
+            replaced = and_(replaced, filters.c.base > 0)
+        await self._connection.execute(delete(filters).where(replaced))
+        await self._connection.execute(insert(filters).values(**asdict(made)))
 
     async def latest_crl(self, ca_ski: str) -> Crl | None:
         query = select(crls).where(crls.c.ca_ski == ca_ski).order_by(crls.c.number.desc()).limit(1)
@@ -222,6 +271,7 @@ def _changeable(role: CrlRole) -> dict[str, object]:
         "validity_us": role.validity // timedelta(microseconds=1),
         "subject_key_id_signer": role.subject_key_id_signer,
         "regenerate_on_revoke": role.regenerate_on_revoke,
+        "filter_interval_us": role.filter_interval // timedelta(microseconds=1),
         "version": role.version,
     }
 
@@ -234,6 +284,7 @@ def _role(row: Row[tuple[object, ...]]) -> CrlRole:
         validity=timedelta(microseconds=row.validity_us),
         subject_key_id_signer=row.subject_key_id_signer,
         regenerate_on_revoke=row.regenerate_on_revoke,
+        filter_interval=timedelta(microseconds=row.filter_interval_us),
         version=row.version,
     )
 

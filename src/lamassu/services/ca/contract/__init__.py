@@ -39,7 +39,9 @@ from lamassu.services.ca.contract.profiles import (
     SubjectRules,
     Validity,
 )
+from lamassu.services.ca.contract.requests import RefusedRequest
 from lamassu.services.ca.contract.values import (
+    LONGEST_BACKDATING,
     Authorities,
     Certificate,
     CertificateStanding,
@@ -47,6 +49,7 @@ from lamassu.services.ca.contract.values import (
     CertificateType,
     CertificationAuthority,
     Issued,
+    IssuedStanding,
     IssueRequest,
     RevocationListener,
     RevocationReason,
@@ -54,6 +57,7 @@ from lamassu.services.ca.contract.values import (
 )
 
 __all__ = [
+    "LONGEST_BACKDATING",
     "NO_EXPIRY",
     "AdminStanding",
     "AllowedNames",
@@ -75,12 +79,14 @@ __all__ = [
     "IssuanceProfile",
     "IssueRequest",
     "Issued",
+    "IssuedStanding",
     "IssuerEnd",
     "NameConstraints",
     "NameType",
     "NamedValue",
     "Operation",
     "People",
+    "RefusedRequest",
     "RevocationListener",
     "RevocationReason",
     "RevokedEntry",

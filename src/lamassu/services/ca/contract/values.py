@@ -14,6 +14,7 @@ from lamassu.kernel.x509.csr import CertificateRequest
 from lamassu.kernel.x509.names import Subject
 from lamassu.services.ca.contract.approvals import ApprovalPolicy
 from lamassu.services.ca.contract.profiles import IssuanceProfile
+from lamassu.services.ca.contract.requests import RefusedRequest
 
 
 class CertificateStatus(StrEnum):
@@ -198,6 +199,19 @@ class RevokedEntry:
     reason: RevocationReason
 
 
+@dataclass(frozen=True, slots=True)
+class IssuedStanding:
+    """A certificate of a CA, and whether it must not be relied upon: revoked or inactive."""
+
+    serial_number: str
+    not_before: datetime
+    revoked: bool
+
+
+LONGEST_BACKDATING = timedelta(days=1)
+"""A certificate with a notBefore at least so long ago is there already, if it ever will be."""
+
+
 class Authorities(Protocol):
     """The CA service as other slices use it."""
 
@@ -266,6 +280,12 @@ class Authorities(Protocol):
         """All unexpired revoked certificates of this CA (for its CRL), by serial number."""
         ...
 
+    async def issued_under(
+        self, ca_id: str, *, after: str, limit: int
+    ) -> Sequence[IssuedStanding]:
+        """Unexpired certificates of this CA with serial numbers after that one, in order."""
+        ...
+
     async def revoke(
         self,
         serial_number: str,
@@ -289,6 +309,10 @@ class Authorities(Protocol):
 
     async def reconcile(self, serial_numbers: Sequence[str]) -> None:
         """Mark device certificates as seen bound (or dealt with)."""
+        ...
+
+    async def keep_refused(self, refused: RefusedRequest) -> None:
+        """Keep a request that a DMS refused, within bounds: some are passed over."""
         ...
 
 

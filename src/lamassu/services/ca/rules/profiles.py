@@ -15,13 +15,14 @@ from lamassu.kernel.x509.usages import (
     key_usage_extension,
 )
 from lamassu.services.ca.contract import (
+    LONGEST_BACKDATING,
     CryptoEnforcement,
     IssuanceProfile,
     NameConstraints,
     SubjectRules,
 )
 from lamassu.services.ca.rules.prepared import prepared
-from lamassu.services.ca.rules.validity import LONGEST_BACKDATING, end_of, is_set
+from lamassu.services.ca.rules.validity import end_of, is_set
 
 _LONGEST_ID = 128
 _LONGEST_TEXT = 1024

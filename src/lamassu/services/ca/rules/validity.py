@@ -23,8 +23,6 @@ DEFAULT_MINIMUM = timedelta(hours=1)
 # Keys below 3072 bits are for short-lived certificates (decision 18).
 LONGEST_SMALL_RSA = timedelta(hours=17520)
 _SMALL_RSA_BITS = 3072
-# A clock that is further behind is not corrected by backdating.
-LONGEST_BACKDATING = timedelta(days=30)
 
 
 def is_set(validity: Validity) -> bool:

@@ -26,6 +26,7 @@ from lamassu.services.ca.contract import (
     CertificateStatus,
     CertificationAuthority,
     IssuanceProfile,
+    IssuedStanding,
     RevocationReason,
     RevokedEntry,
 )
@@ -281,6 +282,25 @@ class CaStorage:
                 RevokedEntry(
                     row.serial_number, row.revocation_time, RevocationReason(row.revocation_reason)
                 )
+                for row in await connection.execute(query)
+            ]
+
+    async def issued_under(
+        self, ca_id: str, *, after: str, limit: int, now: datetime
+    ) -> Sequence[IssuedStanding]:
+        query = (
+            select(certificates.c.serial_number, certificates.c.not_before, certificates.c.status)
+            .where(
+                certificates.c.issuer_ca_id == ca_id,
+                certificates.c.serial_number > after,
+                certificates.c.not_after >= now,
+            )
+            .order_by(certificates.c.serial_number)
+            .limit(limit)
+        )
+        async with self._database.reading(SERVICE) as connection:
+            return [
+                IssuedStanding(row.serial_number, row.not_before, row.status != _ACTIVE)
                 for row in await connection.execute(query)
             ]
 

@@ -21,6 +21,7 @@ from lamassu.services.ca.contract import (
     Demand,
     IssuanceProfile,
     Issued,
+    IssuedStanding,
     IssueRequest,
     Operation,
     People,
@@ -250,6 +251,13 @@ class CaService:
 
     async def revoked_under(self, ca_id: str) -> Sequence[RevokedEntry]:
         return await self._store.revoked_under(ca_id, now=self._clock.now())
+
+    async def issued_under(
+        self, ca_id: str, *, after: str, limit: int
+    ) -> Sequence[IssuedStanding]:
+        return await self._store.issued_under(
+            ca_id, after=after, limit=limit, now=self._clock.now()
+        )
 
     async def revoke(self, serial_number: str, reason: RevocationReason, *, caller: Caller) -> bool:
         outcome = await self._changes.revoke(serial_number, reason, caller=caller)

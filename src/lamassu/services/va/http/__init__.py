@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
-from email.utils import format_datetime
+from datetime import timedelta
 from typing import ClassVar
 
 from pydantic import AliasChoices, Field, field_validator
@@ -21,6 +19,8 @@ from lamassu.platform.http.routing import Access, Route
 from lamassu.platform.http.wire import WireDuration, WireModel, WireTimeOrZero
 from lamassu.services.va import rules
 from lamassu.services.va.contract import Crl
+from lamassu.services.va.http.caching import NOT_MODIFIED, cacheable, etag_of, is_held
+from lamassu.services.va.http.filters import filter_routes, public_filter_routes
 from lamassu.services.va.http.offline import offline_routes
 from lamassu.services.va.model import RoleChange, RoleState, StatusAnswer
 from lamassu.services.va.usecases import VaService
@@ -52,6 +52,7 @@ class CrlOptionsChange(WireModel):
     validity: WireDuration | None = None
     subject_key_id_signer: str | None = Field(default=None, max_length=128)
     regenerate_on_revoke: bool | None = None
+    filter_interval: WireDuration | None = None
     crl_update_interval_hours: float | None = Field(
         default=None,
         gt=0,
@@ -83,6 +84,7 @@ class CrlOptionsChange(WireModel):
             validity=self.validity,
             subject_key_id_signer=self.subject_key_id_signer,
             regenerate_on_revoke=self.regenerate_on_revoke,
+            filter_interval=self.filter_interval,
         )
 
 
@@ -95,14 +97,13 @@ class LatestCrl(WireModel):
 
 
 class VaRole(WireModel):
-    """A role, as the original shows it."""
+    """A role, as the original shows it; `filter_interval` is ours: how often a revocation filter
+    is made, 0s for never."""
 
     ca_ski: str
     crl_options: CrlOptions
     latest_crl: LatestCrl
-
-
-_NOT_MODIFIED = {304: "The asker has it already, as If-None-Match says"}
+    filter_interval: WireDuration
 
 
 def routes(service: VaService) -> list[Route]:
@@ -118,12 +119,13 @@ def routes(service: VaService) -> list[Route]:
             handler=va.get_crl,
             summary="The CRL of a CA, by its subject key identifier",
             media_types=(CRL_TYPE,),
-            other_statuses=_NOT_MODIFIED,
+            other_statuses=NOT_MODIFIED,
         ),
         # the original's routes are under /v1; its SDK calls them without
         *_roles("/v1/roles/{ski}", va),
         *_roles("/roles/{ski}", va),
         *offline_routes(service),
+        *filter_routes(service),
     ]
 
 
@@ -142,7 +144,7 @@ def public_routes(service: VaService) -> list[Route]:
             handler=va.get_crl,
             summary="The CRL of a CA, by its subject key identifier",
             media_types=(CRL_TYPE,),
-            other_statuses=_NOT_MODIFIED,
+            other_statuses=NOT_MODIFIED,
         ),
         Route(
             method="GET",
@@ -151,7 +153,7 @@ def public_routes(service: VaService) -> list[Route]:
             handler=va.get_crl_of_ca,
             summary="The CRL of a CA, by its id",
             media_types=(CRL_TYPE,),
-            other_statuses=_NOT_MODIFIED,
+            other_statuses=NOT_MODIFIED,
         ),
         Route(
             method="GET",
@@ -160,8 +162,9 @@ def public_routes(service: VaService) -> list[Route]:
             handler=va.get_certificate,
             summary="The certificate of a CA (caIssuers)",
             media_types=(CERTIFICATE_TYPE,),
-            other_statuses=_NOT_MODIFIED,
+            other_statuses=NOT_MODIFIED,
         ),
+        *public_filter_routes(service),
     ]
 
 
@@ -196,7 +199,7 @@ def _ocsp(method: str, path: str, handler: Callable[[Call], Awaitable[Response]]
         summary="The status of a certificate (OCSP)",
         description="Errors are OCSP's own, under status 200 (RFC 6960 §4.2.1).",
         media_types=(OCSP_TYPE,),
-        other_statuses=_NOT_MODIFIED if method == "GET" else {},
+        other_statuses=NOT_MODIFIED if method == "GET" else {},
         body_limit=MOST_OCTETS,
         encode_error=encode_ocsp_error,
     )
@@ -224,12 +227,15 @@ class _Handlers:
         """RFC 5019 §6.2, but for half the time (security rule 25)."""
         if answer.produced_at is None or answer.next_update is None:
             return _ocsp_answer(answer.der, {"cache-control": "no-store"})
-        headers = _cache_headers(
-            _etag(answer.der), answer.produced_at, answer.next_update, self._service.now()
+        return cacheable(
+            call,
+            answer.der,
+            OCSP_TYPE,
+            etag=etag_of(answer.der),
+            since=answer.produced_at,
+            until=answer.next_update,
+            now=self._service.now(),
         )
-        if _has(call, headers["etag"]):
-            return Response(None, 304, headers)
-        return _ocsp_answer(answer.der, headers)
 
     async def get_crl(self, call: Call) -> Response:
         return self._crl_answer(call, await self._service.crl(call.path["ski"].lower()))
@@ -238,22 +244,21 @@ class _Handlers:
         return self._crl_answer(call, await self._service.crl_of_ca(call.path["ca_id"]))
 
     def _crl_answer(self, call: Call, crl: Crl) -> Response:
-        now = self._service.now()
-        headers = _cache_headers(
-            f'"{crl.ca_ski}-{crl.number}"',
-            crl.this_update,
-            crl.next_update,
-            now,
+        return cacheable(
+            call,
+            crl.der,
+            CRL_TYPE,
+            etag=f'"{crl.ca_ski}-{crl.number}"',
+            since=crl.this_update,
+            until=crl.next_update,
+            now=self._service.now(),
             at_most=rules.CRL_CACHE_SECONDS,
         )
-        if _has(call, headers["etag"]):
-            return Response(None, 304, headers)
-        return Response(crl.der, 200, {"content-type": CRL_TYPE, **headers})
 
     async def get_certificate(self, call: Call) -> Response:
         der = await self._service.ca_certificate(call.path["ca_id"])
-        headers = {"etag": _etag(der), "cache-control": "public, max-age=3600"}
-        if _has(call, headers["etag"]):
+        headers = {"etag": etag_of(der), "cache-control": "public, max-age=3600"}
+        if is_held(call, headers["etag"]):
             return Response(None, 304, headers)
         return Response(der, 200, {"content-type": CERTIFICATE_TYPE, **headers})
 
@@ -304,36 +309,6 @@ def _ocsp_answer(der: bytes, headers: Mapping[str, str]) -> Response:
     return Response(der, 200, {"content-type": OCSP_TYPE, **headers})
 
 
-def _etag(body: bytes) -> str:
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-
-
-def _has(call: Call, etag: str) -> bool:
-    """Whether the asker holds this body already (RFC 9110 §13.1.2)."""
-    asked = call.headers.get("if-none-match", "")
-    return any(tag.strip().removeprefix("W/") in (etag, "*") for tag in asked.split(","))
-
-
-def _cache_headers(
-    etag: str,
-    since: datetime,
-    until: datetime,
-    now: datetime,
-    *,
-    at_most: int | None = None,
-) -> dict[str, str]:
-    seconds = rules.cache_seconds(until, now)
-    if at_most is not None:
-        seconds = min(seconds, at_most)
-    ends = (now + timedelta(seconds=seconds)).replace(microsecond=0)
-    return {
-        "etag": etag,
-        "last-modified": format_datetime(since, usegmt=True),
-        "expires": format_datetime(ends, usegmt=True),
-        "cache-control": f"public, no-transform, must-revalidate, max-age={seconds}",
-    }
-
-
 def _role(state: RoleState) -> VaRole:
     role, latest = state.role, state.latest
     return VaRole(
@@ -349,4 +324,5 @@ def _role(state: RoleState) -> VaRole:
             valid_from=latest.this_update if latest else None,
             valid_until=latest.next_update if latest else None,
         ),
+        filter_interval=role.filter_interval,
     )

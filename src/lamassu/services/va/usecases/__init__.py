@@ -17,12 +17,19 @@ from lamassu.services.ca.contract import Authorities
 from lamassu.services.ceremony.contract import RevocationOrder
 from lamassu.services.kms.contract import Keys, KeySpec
 from lamassu.services.va.contract import Crl
-from lamassu.services.va.model import Responder, RoleChange, RoleState, StatusAnswer
+from lamassu.services.va.model import (
+    Responder,
+    RoleChange,
+    RoleState,
+    StatusAnswer,
+    StoredFilter,
+)
 from lamassu.services.va.ports import Pause, VaStorage
 from lamassu.services.va.usecases.adopt_role import FoundRole, adopt_role
 from lamassu.services.va.usecases.answer_status import StatusAnswers
 from lamassu.services.va.usecases.change_role import change_role
 from lamassu.services.va.usecases.crl_queue import CrlQueue, ended_well, log_fault, retried
+from lamassu.services.va.usecases.filters import BuildWorker, Filters, build_in_thread
 from lamassu.services.va.usecases.import_crl import CrlImport, CrlImports
 from lamassu.services.va.usecases.issuers import IssuerTable
 from lamassu.services.va.usecases.make_crl import make_crl
@@ -55,9 +62,11 @@ class VaService:
         clock: Clock,
         validation_urls: Sequence[str] = (),
         pause: Pause = asyncio.sleep,
+        filter_worker: BuildWorker = build_in_thread,
     ) -> None:
-        """`validation_urls` are the bases under which relying parties find CRLs. `pause` waits
-        between tries of a CRL that cannot be made."""
+        """`filter_worker` builds revocation filters, which takes seconds for a million
+        certificates. `validation_urls` are the bases under which relying parties find CRLs.
+        `pause` waits between tries of a CRL that cannot be made."""
         self._storage = storage
         self._authorities = authorities
         self._clock = clock
@@ -96,6 +105,13 @@ class VaService:
             roles=self._roles,
             queue=self._queue,
             clock=clock,
+        )
+        self._filters = Filters(
+            storage=storage,
+            authorities=authorities,
+            keys=keys,
+            clock=clock,
+            worker=filter_worker,
         )
         self._crls = ServedCrls(
             storage=storage, queue=self._queue, offline=self._offline, clock=clock
@@ -158,6 +174,14 @@ class VaService:
     async def crl_of_ca(self, ca_id: str) -> Crl:
         """The same by the CA's id."""
         return await self._crls.serve(await self._roles.of_ca(ca_id))
+
+    async def filter_of_key(self, ca_ski: str, *, delta: bool) -> StoredFilter:
+        """See `Filters.serve`."""
+        return await self._filters.serve(await self._roles.of_key(ca_ski), delta=delta)
+
+    async def filter_of_ca(self, ca_id: str, *, delta: bool) -> StoredFilter:
+        """The same by the CA's id."""
+        return await self._filters.serve(await self._roles.of_ca(ca_id), delta=delta)
 
     async def ca_certificate(self, ca_id: str) -> bytes:
         """The CA's certificate (DER), for caIssuers. Raises `NotFound`."""
@@ -231,6 +255,10 @@ class VaService:
     async def refresh_due(self, now: datetime) -> int:
         """See `Upkeep.refresh_due`."""
         return await self._upkeep.refresh_due(now)
+
+    async def refresh_filters(self, now: datetime) -> int:
+        """See `Filters.refresh_due`."""
+        return await self._filters.refresh_due(await self._storage.roles(), now)
 
     async def repair(self, ca_id: str, *, told_at: datetime) -> None:
         """See `Upkeep.repair`."""

@@ -15,4 +15,5 @@ def role_document(role: CrlRole) -> dict[str, Json]:
             "subject_key_id_signer": role.subject_key_id_signer,
             "regenerate_on_revoke": role.regenerate_on_revoke,
         },
+        "filter_interval": f"{role.filter_interval.total_seconds():g}s",
     }
