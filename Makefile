@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO_ARGS ?=
 TEST_ARGS ?=
+SOAK_SECONDS ?= 600
 
-.PHONY: help venv venv-dev demo check test bench lock clean
+.PHONY: help venv venv-dev demo check test soak bench lock clean
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */\t/' | expand -t 12
@@ -44,6 +45,9 @@ bench: venv-dev  ## how fast, beside the limit measured in the same run
 	$(BIN)/python bench/engines.py
 	$(BIN)/python bench/enroll.py
 	$(BIN)/python bench/importing.py
+
+soak: venv-dev   ## what takes long: random requests against the API's description (SOAK_SECONDS=600)
+	LAMASSU_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest tests/e2e/test_openapi.py --timeout 7200
 
 lock:            ## compile the lock files anew (needs uv)
 	uv pip compile pyproject.toml --group build --generate-hashes --no-emit-index-url --no-header --python-version 3.11 -q -o requirements.lock

@@ -22,6 +22,7 @@ from lamassu.platform.http.routing import AccessKind, MountedRoute, Route
 
 _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{([A-Za-z0-9_-]+)(?::path)?\}")
+_SEGMENT = {"type": "string", "minLength": 1}
 _APPROVAL_HEADER = {
     "name": "Lamassu-Approval",
     "in": "header",
@@ -130,7 +131,7 @@ def _operation_id(mounted: MountedRoute) -> str:
 
 def _parameters(mounted: MountedRoute) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": _SEGMENT}
         for name in _PARAMETER.findall(mounted.path)
     ]
     if mounted.route.deferrable:
