@@ -33,7 +33,7 @@ def shape(path: str) -> str:
 
 def all_routes() -> RouteTable:
     """The table of the HTTPS listener; no handler is called, so no service is needed."""
-    names = ("kms", "ca", "va", "dms", "devices", "alerts")
+    names = ("kms", "ca", "va", "dms", "devices", "alerts", "issuance_log")
     return RouteTable(public_mounts(cast(Any, SimpleNamespace(**dict.fromkeys(names)))))
 
 

@@ -13,6 +13,7 @@ from lamassu.kernel.errors import LamassuError
 from lamassu.wiring.platform import Platform
 
 JOB_INTERVAL = 60.0  # seconds
+WITNESS_INTERVAL = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +46,12 @@ async def running_jobs(platform: Platform) -> AsyncIterator[None]:
                 await asyncio.wait_for(platform.ca.jobs_pending.wait(), JOB_INTERVAL)
             platform.ca.jobs_pending.clear()
 
-    jobs = (every_minute, filters, cascades)
+    async def witnesses() -> None:
+        while True:
+            await _attempt("gather_cosignatures", platform.issuance_log.gather)
+            await asyncio.sleep(WITNESS_INTERVAL)
+
+    jobs = (every_minute, filters, cascades, witnesses)
     tasks = [asyncio.create_task(job()) for job in jobs]
     try:
         yield

@@ -32,6 +32,7 @@ from lamassu.services.ca import events as ca_events
 from lamassu.services.ca.storage import CaStorage
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
+from lamassu.services.ca.usecases.issuance_log import IssuanceLog
 from lamassu.services.ca.usecases.replay_enrolments import replay
 from lamassu.services.devices import events as devices_events
 from lamassu.services.devices.storage import DeviceStorage
@@ -49,6 +50,7 @@ from lamassu.services.va.usecases.filters import build as build_filter
 from lamassu.wiring.asking import NO_ASKING, Asking
 from lamassu.wiring.configuration import load
 from lamassu.wiring.engines import open_engines
+from lamassu.wiring.issuance_log import connected_log
 
 AUDIT_KEY = "audit.key"
 BOOKMARK_KEY = "bookmark.key"
@@ -73,6 +75,7 @@ class Platform:
     alerts: AlertsService
     answers: AnswerKeeper
     metrics: Metrics
+    issuance_log: IssuanceLog
 
     @property
     def admin_lifetime(self) -> timedelta:
@@ -199,7 +202,11 @@ async def _connect(
         ),
     )
     alerts = AlertsService(store=AlertsStorage(database), clock=clock)
+    issuance_log = connected_log(
+        installation.directory, settings, database=database, keys=kms, clock=clock
+    )
     bus = EventBus(database)
+    bus.follow("issuance-log", "ca", issuance_log.advance)
     ca_events.subscribe(bus, ca)
     va_events.subscribe(bus, va, authorities=ca)
     devices_events.subscribe(bus, devices)
@@ -220,6 +227,7 @@ async def _connect(
         alerts=alerts,
         answers=AnswerKeeper(database, clock),
         metrics=metrics,
+        issuance_log=issuance_log,
     )
 
 

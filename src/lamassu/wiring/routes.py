@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lamassu.platform.http import Mount
 from lamassu.services.alerts import http as alerts_http
 from lamassu.services.ca import http as ca_http
+from lamassu.services.ca.http.issuance_log import issuance_log_routes
 from lamassu.services.devices import http as devices_http
 from lamassu.services.dms import http as dms_http
 from lamassu.services.dms.contract import Enrollment
@@ -22,7 +23,11 @@ def public_mounts(platform: Platform) -> Sequence[Mount]:
     """HTTPS: the REST APIs under the original's prefixes, and EST twice."""
     return [
         Mount("/api/kms", "kms", kms_http.routes(platform.kms)),
-        Mount("/api/ca", "ca", ca_http.routes(platform.ca)),
+        Mount(
+            "/api/ca",
+            "ca",
+            [*ca_http.routes(platform.ca), *issuance_log_routes(platform.issuance_log)],
+        ),
         Mount("/api/va", "va", va_http.routes(platform.va)),
         Mount(
             DMS_PREFIX,

@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 
-from lamassu.kernel.errors import RuleViolation
+from lamassu.kernel.errors import LamassuError, RuleViolation
+from lamassu.kernel.signed_note import parse_verifier_key
 from lamassu.platform.config.engine_sections import CryptoEngines, SoftwareEngine
 from lamassu.platform.config.sections import Port, Section, base_url
 from lamassu.platform.database.dialect import Dialect
@@ -177,6 +178,35 @@ class IdentityExtractors(Section):
     jwt: Jwt = Jwt()
 
 
+def _verifier_key(text: str) -> str:
+    try:
+        parse_verifier_key(text)
+    except LamassuError as error:
+        raise ValueError(error.text) from None
+    return text
+
+
+class LogWitness(Section):
+    """One of `log.witnesses`: an installation that signs this one's heads, and as whom it is
+    asked."""
+
+    url: Annotated[str, base_url("https")]
+    key: Annotated[str, AfterValidator(_verifier_key)]
+    cert_file: Path
+    key_file: Path
+    ca_file: Path
+
+
+class IssuanceLogSettings(Section):
+    """`log`: the issuance log's name, its witnesses, and the logs that are witnessed here."""
+
+    origin: str = ""
+    witnesses: Annotated[tuple[LogWitness, ...], Field(max_length=16)] = ()
+    witnessed: Annotated[
+        tuple[Annotated[str, AfterValidator(_verifier_key)], ...], Field(max_length=1000)
+    ] = ()
+
+
 class Upstream(Section):
     """`est`: where an EST edge in a process of its own asks, and as whom."""
 
@@ -199,6 +229,7 @@ class Settings(Section):
     )
     va: Va = Va()
     dms: Dms = Dms()
+    log: IssuanceLogSettings = IssuanceLogSettings()
     logs: Logs = Logs()
     otel: Otel | None = None
     identity_extractors: IdentityExtractors | None = None

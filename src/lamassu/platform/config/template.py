@@ -118,6 +118,17 @@ dms:
   bootstrap_cas: [bootstrap-ca]
   allow_unverified_csr: false     # true is refused: every CSR's signature is verified
 
+# The issuance log: `lamassu log status` shows its key.
+log:
+  origin: ""                      # its name for good, once it is opened; empty: made of the host
+  witnesses: []                   # installations that sign its heads:
+  #  - url: https://other.example:8443
+  #    key: "other.example/witness/1a2b3c4d+…"    # what `lamassu log status` shows there
+  #    cert_file: witness.crt     # an admin certificate of that installation
+  #    key_file: witness.key
+  #    ca_file: witness-ca.crt    # its tls-ca.crt
+  witnessed: []                   # keys of logs whose heads are signed here
+
 logs:
   level: info                     # debug, info, warning, error
   format: console                 # or json

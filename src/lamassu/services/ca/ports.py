@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Protocol
 
 from lamassu.kernel.listing import ListQuery, Page
-from lamassu.kernel.records import AuditRecord, Event
+from lamassu.kernel.merkle import Head, Tile
+from lamassu.kernel.records import AuditRecord, Event, LogEntry
+from lamassu.kernel.signed_note import VerifierKey
 from lamassu.services.ca.contract import (
     Approval,
     ApprovalPolicy,
@@ -30,6 +32,7 @@ from lamassu.services.ca.model import (
     RecordedEnrolment,
     StandingRow,
 )
+from lamassu.services.ca.rules.issuance_log import Cosigned, LogHead, Sequenced
 
 
 class CaTransaction(Protocol):
@@ -317,3 +320,83 @@ class CaStore(Protocol):
         certificate_query: ListQuery | None = None,
         issuer_ca_id: str | None = None,
     ) -> CaStats: ...
+
+
+class IssuanceLogUnit(Protocol):
+    """A transaction on the issuance log."""
+
+    def audit(self, record: AuditRecord) -> None: ...
+
+    def log(self, entry: LogEntry) -> None:
+        """Have an entry about the log itself, once committed."""
+        ...
+
+    async def lock_head(self) -> LogHead:
+        """The log, which this transaction alone may let grow. Raises `Unavailable`."""
+        ...
+
+    async def save_head(self, head: LogHead) -> None: ...
+
+    async def sequenced(self, after: int, *, limit: int) -> Sequence[Sequenced]:
+        """What the journal holds for the log after this position, in order."""
+        ...
+
+    async def tiles(self, wanted: set[Tile]) -> Mapping[Tile, Sequence[bytes]]: ...
+
+    async def append(self, first: int, entries: Sequence[Sequenced]) -> None:
+        """Store entries from position `first` on."""
+        ...
+
+    async def save_tiles(self, changed: Mapping[Tile, Sequence[bytes]]) -> None: ...
+
+    async def adopt_page(self, after: str, *, before: datetime, limit: int) -> Sequence[str]:
+        """Log certificates that were stored before the log was: their serial numbers."""
+        ...
+
+    async def save_cosignature(self, cosigned: Cosigned) -> None: ...
+
+    async def lock_witnessed(self, origin: str) -> Head | None:
+        """The newest head of another log that was signed here."""
+        ...
+
+    async def save_witnessed(self, origin: str, head: Head, *, seen_at: datetime) -> None: ...
+
+
+class IssuanceLogStore(Protocol):
+    """The issuance log's rows; what is read is what was committed."""
+
+    def unit(self) -> AbstractAsyncContextManager[IssuanceLogUnit]: ...
+
+    async def head(self) -> LogHead:
+        """Raises `Unavailable`."""
+        ...
+
+    async def last_sequenced(self) -> int:
+        """The journal's last position."""
+        ...
+
+    async def tiles(self, wanted: set[Tile]) -> Mapping[Tile, Sequence[bytes]]:
+        """Those of them that there are."""
+        ...
+
+    async def entries(self, begin: int, end: int) -> Sequence[bytes]:
+        """From `begin` up to, and without, `end`."""
+        ...
+
+    async def entries_of(self, serial_number: str, *, limit: int) -> Sequence[tuple[int, bytes]]:
+        """A certificate's newest entries with their positions, the oldest of them first."""
+        ...
+
+    async def cosignatures(self) -> Sequence[Cosigned]: ...
+
+
+class Witness(Protocol):
+    """Another installation that signs this log's heads."""
+
+    @property
+    def key(self) -> VerifierKey: ...
+
+    async def add_checkpoint(self, old: int, proof: Sequence[bytes], note: str) -> str | int:
+        """Its signature lines, or the size that it saw last where `old` is another. Raises
+        `Unavailable`, and what it refuses with."""
+        ...

@@ -43,7 +43,9 @@ from lamassu.services.ca.model import (
 )
 from lamassu.services.ca.ports import CaTransaction
 from lamassu.services.ca.rules.generations import in_succession
+from lamassu.services.ca.rules.issuance_log import EntryType, entry_of
 from lamassu.services.ca.storage.awaited import awaited_in, awaited_of
+from lamassu.services.ca.storage.logged import LoggedTransaction
 from lamassu.services.ca.storage.profiles import enrolments_in, profile_of
 from lamassu.services.ca.storage.rows import (
     CERTIFICATE_COLUMNS,
@@ -55,7 +57,6 @@ from lamassu.services.ca.storage.rows import (
 from lamassu.services.ca.storage.tables import approvals, awaited, cas, certificates, jobs, profiles
 from lamassu.services.ca.storage.transaction import (
     AUTHORITIES,
-    SqlCaTransaction,
     approvals_of,
     issuing_step,
     with_votes,
@@ -118,7 +119,7 @@ class CaStorage:
     @asynccontextmanager
     async def _unit(self) -> AsyncIterator[CaTransaction]:
         async with self._database.unit(SERVICE) as unit:
-            yield SqlCaTransaction(unit)
+            yield LoggedTransaction(unit)
 
     async def insert_issued(
         self,
@@ -128,7 +129,9 @@ class CaStorage:
         profile_id: str,
         records: Sequence[Event | AuditRecord],
     ) -> bool:
-        return await self._database.write(SERVICE, [issuing_step(new, judged, profile_id)], records)
+        step = issuing_step(new, judged, profile_id)
+        entry = entry_of(EntryType.ISSUED, new.certificate)
+        return await self._database.write(SERVICE, [step], [*records, entry])
 
     # --- CAs --------------------------------------------------------------------------------
 
