@@ -44,6 +44,7 @@ test: venv-dev   ## install what the tests need and run them all (TEST_ARGS goes
 bench: venv-dev  ## how fast, beside the limit measured in the same run
 	$(BIN)/python bench/engines.py
 	$(BIN)/python bench/enroll.py
+	$(BIN)/python bench/lint.py
 	$(BIN)/python bench/importing.py
 
 soak: venv-dev   ## what takes long: random requests against the API's description (SOAK_SECONDS=600)
