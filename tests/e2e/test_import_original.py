@@ -82,6 +82,14 @@ async def _filled(original: Original) -> tuple[tuple[Held, Held], Held, Held]:
     await original.add_profile("devices")
     await original.add_ca("fleet-root", crl_number=3)
     await original.add_ca("fleet-ca", issuer="fleet-root", crl_number=LAST_CRL)
+    await original.add_ca("lost-ca", key_file=False)
+    await original.add_ca("gone-ca", issuer="fleet-root", status="REVOKED", reason="CACompromise")
+    await original.add_key("firmware")
+    await original.add_key("lost", key_file=False)
+    await original.run(
+        "devicemanager",
+        "INSERT INTO device_groups (id, name) VALUES (gen_random_uuid(), 'all')",
+    )
     await original.add_dms("plant", enrollment_ca="fleet-ca")
     key = new_key()
     first = original.issue("fleet-ca", "pump-1", key=key, status="REVOKED", reason="Superseded")
@@ -146,16 +154,35 @@ def test_the_report_names_what_was_not_believed(fleet: Fleet) -> None:
     *lines, last = fleet.report
     summary = last["summary"]
 
-    assert summary["counts"]["ca"]["adopted"] == 2
+    assert summary["counts"]["ca"]["adopted"] == 4
+    assert summary["counts"]["key"] == {"adopted": 1, "present": 0, "updated": 0, "skipped": 1}
     # of the CAs' own certificates the rows are there already
     assert summary["counts"]["certificate"] == {
-        "adopted": 4, "present": 2, "updated": 0, "skipped": 1,
+        "adopted": 4, "present": 4, "updated": 0, "skipped": 1,
     }  # fmt: skip
     assert summary["counts"]["device"]["adopted"] == 5
     assert summary["lost_revocations"] == 0
     told = {(line["kind"], line["what"]): line["code"] for line in lines}
     assert told["certificate", fleet.forged.serial_number] == "signature_invalid"
     assert told["device", "pump-5"] == "slot_not_adopted"
+    assert told["ca", "lost-ca"] == "key_not_adopted"
+    assert told["other", "1 device groups"] == "not_available"
+
+
+def test_cas_come_as_they_stood(fleet: Fleet, server: Server) -> None:
+    with server.admin() as admin:
+        found = {one["id"]: one for one in admin.get("/api/ca/v1/cas").json()["list"]}
+        keys = admin.get("/api/kms/v1/keys").json()["list"]
+
+    assert found["fleet-ca"]["certificate"]["type"] == "MANAGED"
+    assert found["fleet-ca"]["certificate"]["engine_id"] == "filesystem-1"
+    assert (found["fleet-ca"]["metadata"], found["fleet-ca"]["level"]) == ({"team": "plant"}, 1)
+    lost = found["lost-ca"]["certificate"]
+    assert (lost["type"], lost["engine_id"]) == ("IMPORTED_WITHOUT_KEY", "")
+    gone = found["gone-ca"]["certificate"]
+    assert (gone["status"], gone["revocation_reason"]) == ("REVOKED", "CACompromise")
+    named = [(key["name"], key["tags"]) for key in keys if key["name"] == "firmware"]
+    assert named == [("firmware", ["t"])]
 
 
 def test_a_dry_run_judged_all_of_it_alike(fleet: Fleet) -> None:

@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
+from lamassu.kernel.x509.keys import key_id
 from lamassu.kernel.x509.pem import pem_of
 from tests.support.est import Credential
-from tests.support.pki import CLIENT_AUTH, Made, make
+from tests.support.pki import CLIENT_AUTH, Made, ec_key, make, spki_of
 from tests.support.postgres import PostgresCluster
 
 DATABASES = ("ca", "kms", "va", "dmsmanager", "devicemanager", "alerts")
@@ -232,6 +233,19 @@ class Original:
             "latest_crl_valid_until": NOW + timedelta(days=7),
         })  # fmt: skip
         return held
+
+    async def add_key(self, name: str, *, key_file: bool = True) -> str:
+        """A key that is no CA's; its id."""
+        key = ec_key()
+        identifier = key_id(spki_of(key))
+        if key_file:
+            pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            (self.keys / identifier).write_bytes(pem)
+        await self.insert("kms", "kms_keys", {
+            "key_id": identifier, "engine_id": "filesystem-1", "name": name, "tags": '["t"]',
+            "algorithm": "ECDSA", "size": 256, "public_key": "", "creation_ts": NOW,
+        })  # fmt: skip
+        return identifier
 
     def issue(
         self, ca_id: str, device_id: str, *, key: ec.EllipticCurvePrivateKey | None = None,

@@ -43,7 +43,7 @@ async def with_key(
         return found, ""
     place = await _place(platform, found, authority.key, caller, dry_run)
     kept = replace(found, key_id=place.key_id, engine_id=place.engine_id, type=place.type)
-    return (kept if place.key_id else found), place.problem
+    return kept, place.problem
 
 
 async def _place(
@@ -54,9 +54,12 @@ async def _place(
     kind = CertificateType.IMPORTED_WITH_KEY if key.pem else CertificateType.MANAGED
     known = await platform.kms.find_by_public_key(spki)
     if known is not None:
-        if known.purpose is KeyPurpose.CA:
-            return KeyPlace(known.key_id, known.engine_id, kind)
-        return KeyPlace(problem=f"its key is here already, as a {known.purpose} key")
+        if known.purpose is not KeyPurpose.CA:
+            return KeyPlace(problem=f"its key is here already, as a {known.purpose} key")
+        if known.has_signed and not known.bindings:
+            # security rule 9: any of these messages may have been a certificate
+            return KeyPlace(problem="its key has signed messages of callers and becomes no CA's")
+        return KeyPlace(known.key_id, known.engine_id, kind)
     try:
         if not key.pem:
             found_in = await _in_engine(platform, key_id, key.engine_id, caller, dry_run)
@@ -90,7 +93,7 @@ async def _in_engine(
     except Unavailable as error:
         if error.code not in LOST:
             raise
-        return KeyPlace(problem=error.text)
+        return KeyPlace(problem=f"its key was not found: {error.text}")
     for adoption in adoptions:
         if adoption.found.key_id == key_id:
             if adoption.problem:
