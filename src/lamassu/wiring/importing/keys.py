@@ -10,7 +10,7 @@ from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.ca.contract import CertificateType
 from lamassu.services.ca.rules.adoption import FoundAuthority
-from lamassu.services.kms.contract import KeyPurpose
+from lamassu.services.kms.contract import Key, KeyPurpose
 from lamassu.services.kms.usecases.adopt_keys import Adopting
 from lamassu.services.kms.usecases.private_keys import parse_private_key, spki_of
 from lamassu.wiring.importing.material import SourceAuthority, SourceKey
@@ -54,12 +54,7 @@ async def _place(
     kind = CertificateType.IMPORTED_WITH_KEY if key.pem else CertificateType.MANAGED
     known = await platform.kms.find_by_public_key(spki)
     if known is not None:
-        if known.purpose is not KeyPurpose.CA:
-            return KeyPlace(problem=f"its key is here already, as a {known.purpose} key")
-        if known.has_signed and not known.bindings:
-            # security rule 9: any of these messages may have been a certificate
-            return KeyPlace(problem="its key has signed messages of callers and becomes no CA's")
-        return KeyPlace(known.key_id, known.engine_id, kind)
+        return _of_known(known, kind)
     try:
         if not key.pem:
             found_in = await _in_engine(platform, key_id, key.engine_id, caller, dry_run)
@@ -74,6 +69,15 @@ async def _place(
     except LamassuError as error:
         return KeyPlace(problem=f"its key was not taken in: {error.text}")
     return KeyPlace(taken.key_id, taken.engine_id, kind)
+
+
+def _of_known(key: Key, kind: CertificateType) -> KeyPlace:
+    if key.purpose is not KeyPurpose.CA:
+        return KeyPlace(problem=f"its key is here already, as a {key.purpose} key")
+    if key.has_signed and not key.bindings:
+        # security rule 9: any of these messages may have been a certificate
+        return KeyPlace(problem="its key has signed messages of callers and becomes no CA's")
+    return KeyPlace(key.key_id, key.engine_id, kind)
 
 
 def _judged(platform: Platform, key: SourceKey, key_id: str, kind: CertificateType) -> KeyPlace:
