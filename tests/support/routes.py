@@ -12,7 +12,7 @@ from lamassu.platform.http.routing import MountedRoute
 from lamassu.wiring.routes import internal_mounts, public_mounts, validation_mounts
 
 _PARAMETER = re.compile(r"\{([A-Za-z0-9_-]+)(?::path)?\}")
-_SERVICES = ("kms", "ca", "va", "dms", "devices", "alerts")
+_SERVICES = ("kms", "ca", "va", "dms", "devices", "alerts", "issuance_log")
 
 
 def mounted() -> Mapping[str, RouteTable]:
