@@ -283,14 +283,14 @@ async def test_a_cascade_goes_on_after_a_crash(
     await world.ca.change_ca_status(
         "issuing", StatusChange(CertificateStatus.REVOKED), caller=ALICE
     )
-    monkeypatch.setattr(run_cascades, "BATCH", 3)
+    monkeypatch.setattr(run_cascades, "LARGEST_BATCH", 3)
     batches = 0
     finish = CaStorage.unit
 
     def crashing(self: CaStorage) -> object:
         nonlocal batches
         batches += 1
-        if batches == 2:
+        if batches == 3:
             raise Unavailable("the process is gone")
         return finish(self)
 
@@ -310,7 +310,7 @@ async def test_two_runners_share_a_cascade(world: World, monkeypatch: pytest.Mon
     await world.ca.change_ca_status(
         "issuing", StatusChange(CertificateStatus.REVOKED), caller=ALICE
     )
-    monkeypatch.setattr(run_cascades, "BATCH", 2)
+    monkeypatch.setattr(run_cascades, "LARGEST_BATCH", 2)
 
     done = await asyncio.gather(world.ca.run_jobs(), world.ca.run_jobs())
 

@@ -216,6 +216,15 @@ class CascadeJob:
 
 @dataclass(frozen=True, slots=True)
 class CaRevocation:
+@dataclass(frozen=True, slots=True)
+class WasBefore:
+    """What a certificate was before a job revoked it."""
+
+    status: CertificateStatus
+    revocation_time: datetime | None
+    revocation_reason: RevocationReason
+
+
     """What a change of a CA's status leads to.
 
     `job_id` names the cascade, if there is one; `shown` is whether OCSP and CRL show it.

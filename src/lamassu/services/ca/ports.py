@@ -15,6 +15,7 @@ from lamassu.services.ca.contract import (
     Approval,
     ApprovalPolicy,
     Certificate,
+    CertificateStatus,
     CertificationAuthority,
     IssuanceProfile,
     IssuedStanding,
@@ -31,6 +32,7 @@ from lamassu.services.ca.model import (
     NewCertificate,
     RecordedEnrolment,
     StandingRow,
+    WasBefore,
 )
 from lamassu.services.ca.rules.issuance_log import Cosigned, LogHead, Sequenced
 
@@ -151,17 +153,47 @@ class CaTransaction(Protocol):
         ...
 
     async def lock_pending_job(self) -> CascadeJob | None:
-        """The oldest cascade that nobody else works on."""
+        """The oldest job that nobody else works on; one that only announces comes last."""
         ...
 
-    async def lock_unrevoked(
-        self, ca_ids: Sequence[str], *, now: datetime, limit: int
-    ) -> Sequence[Certificate]:
-        """Unexpired end-entity certificates of these CAs that are not finally revoked."""
+    async def save_job(self, job: CascadeJob) -> None:
+        """Write back how far a locked job is."""
         ...
 
-    async def finish_job(self, job_id: str, done_at: datetime) -> None:
-        """Mark a cascade as done."""
+    async def count_for_job(self, job: CascadeJob, *, now: datetime) -> int:
+        """How many certificates it has to write."""
+        ...
+
+    async def mark_revoked(
+        self,
+        job: CascadeJob,
+        ca_id: str,
+        status: CertificateStatus,
+        *,
+        after: str,
+        now: datetime,
+        limit: int,
+    ) -> Sequence[str]:
+        """Revoke unexpired end-entity certificates of this CA that have this status (of
+        `REVOKED`, those on hold) and a serial number after the given one, the lowest first.
+        Returns their serial numbers; what they were is kept where it was not `ACTIVE`.
+
+        Fewer than `limit` need not be the last: one that others changed meanwhile is left out.
+        """
+        ...
+
+    async def revoked_by_job(
+        self, job: CascadeJob, ca_id: str, *, after: str, limit: int
+    ) -> Sequence[tuple[WasBefore, Certificate]]:
+        """What the job revoked of this CA, by serial number, and what it was before."""
+        ...
+
+    async def forget_exceptions(self, job_id: str) -> None:
+        """A job's certificates were told of: forget what they were before."""
+        ...
+
+    async def delete_issued(self, ca_id: str, *, limit: int) -> Sequence[tuple[str, int]]:
+        """Remove certificates that this CA issued: serial numbers and last versions."""
         ...
 
     async def insert_awaited(self, awaited: AwaitedCa) -> None:

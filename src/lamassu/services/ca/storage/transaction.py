@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Row, Select, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,24 +17,21 @@ from lamassu.services.ca.contract import (
     Approval,
     ApprovalPolicy,
     Certificate,
-    CertificateStatus,
     CertificationAuthority,
     IssuanceProfile,
-    RevocationReason,
     Vote,
 )
 from lamassu.services.ca.contract.approvals import OPEN
 from lamassu.services.ca.contract.external import AwaitedCa
 from lamassu.services.ca.model import (
     NO_CA,
-    CascadeJob,
     IssuerVersions,
-    JobStatus,
     LockedCertificate,
     NewCertificate,
 )
 from lamassu.services.ca.storage.adoption import AdoptionRows
 from lamassu.services.ca.storage.awaited import awaited_of, values_of_awaited
+from lamassu.services.ca.storage.jobs import JobRows
 from lamassu.services.ca.storage.profiles import profile_of, values_of_profile
 from lamassu.services.ca.storage.hierarchy import relink
 from lamassu.services.ca.storage.rows import (
@@ -46,11 +43,9 @@ from lamassu.services.ca.storage.rows import (
     changeable_of,
     changeable_of_approval,
     changeable_of_ca,
-    job_of,
     policy_of,
     values_of_approval,
     values_of_ca,
-    values_of_job,
     values_of_new,
     values_of_vote,
     vote_of,
@@ -61,7 +56,6 @@ from lamassu.services.ca.storage.tables import (
     awaited,
     cas,
     certificates,
-    jobs,
     profiles,
 )
 
@@ -124,7 +118,7 @@ def issuing_step(new: NewCertificate, judged: IssuerVersions, profile_id: str) -
 _OPEN = [status.value for status in OPEN]
 
 
-class SqlCaTransaction(AdoptionRows):
+class SqlCaTransaction(JobRows, AdoptionRows):
     """The `CaTransaction` port."""
 
     # --- CAs --------------------------------------------------------------------------------
@@ -251,50 +245,6 @@ class SqlCaTransaction(AdoptionRows):
     async def cas_with_profile(self, profile_id: str) -> Sequence[str]:
         query = select(cas.c.id).where(cas.c.profile_id == profile_id).order_by(cas.c.id)
         return list((await self._connection.execute(query)).scalars())
-
-    # --- cascades ---------------------------------------------------------------------------
-
-    async def insert_job(self, job: CascadeJob) -> None:
-        await self._connection.execute(insert(jobs).values(values_of_job(job)))
-
-    async def lock_pending_job(self) -> CascadeJob | None:
-        query = (
-            select(jobs)
-            .where(jobs.c.status == JobStatus.PENDING.value)
-            .order_by(jobs.c.created_at, jobs.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        row = (await self._connection.execute(query)).first()
-        return None if row is None else job_of(row)
-
-    async def lock_unrevoked(
-        self, ca_ids: Sequence[str], *, now: datetime, limit: int
-    ) -> Sequence[Certificate]:
-        revocable = or_(
-            certificates.c.status != CertificateStatus.REVOKED.value,
-            certificates.c.revocation_reason == RevocationReason.CERTIFICATE_HOLD.value,
-        )
-        query = (
-            select(*CERTIFICATE_COLUMNS)
-            .where(
-                certificates.c.issuer_ca_id.in_(ca_ids),
-                certificates.c.is_ca.is_(False),
-                certificates.c.not_after >= now,
-                revocable,
-            )
-            .order_by(certificates.c.serial_number)
-            .limit(limit)
-            .with_for_update()
-        )
-        return [certificate_of(row) for row in await self._connection.execute(query)]
-
-    async def finish_job(self, job_id: str, done_at: datetime) -> None:
-        await self._connection.execute(
-            update(jobs)
-            .where(jobs.c.id == job_id)
-            .values(status=JobStatus.DONE.value, done_at=done_at)
-        )
 
     # --- approvals --------------------------------------------------------------------------
 
