@@ -90,10 +90,12 @@ async def count(world: World) -> int:
         return int((await connection.execute(query)).scalar_one())
 
 
-async def records(world: World) -> list[Any]:
+async def records(world: World, kind: str = "") -> list[Any]:
+    """Events and audit records, or what the issuance log was told (`log`)."""
     outbox = journal_tables("ca").outbox
     async with world.database.reading("ca") as connection:
-        return list((await connection.execute(select(outbox))).all())
+        found = list((await connection.execute(select(outbox))).all())
+    return [row for row in found if (row.kind == kind if kind else row.kind != "log")]
 
 
 def serial(made: Made) -> str:
@@ -263,6 +265,8 @@ async def test_a_batch_leaves_one_event_and_one_audit_record(world: World) -> No
 
     told = [row for row in (await records(world))[before:] if row.type == "certificate.adopt"]
     assert len(told) == len((await records(world))[before:]) == 2
+    # the issuance log knows each of them
+    assert len([row for row in await records(world, "log") if row.type == "imported"]) == 20
 
 
 async def test_a_dry_run_judges_alike_and_writes_nothing(world: World) -> None:
