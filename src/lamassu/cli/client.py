@@ -113,6 +113,19 @@ class Api:
         """One resource, as the query asks for it."""
         return self._object(self._answer("GET", path, query=query))
 
+    def content(self, path: str) -> bytes | None:
+        """A resource that is no JSON; `None` if there is none."""
+        answer = self._answer("GET", path, may_lack=True)
+        return None if answer.status_code == httpx.codes.NOT_FOUND else answer.content
+
+    def post_text(self, path: str, body: str) -> httpx.Response:
+        """Send text. A conflict (409) is returned, too."""
+        request = self._client.build_request("POST", path, content=body.encode())
+        answer = self._asked(request, ())
+        if answer.is_error and answer.status_code != httpx.codes.CONFLICT:
+            fail(_refusal(answer, path, self._directory))
+        return answer
+
     def has(self, path: str) -> bool:
         """Whether there is a resource."""
         answer = self._answer("GET", path, may_lack=True)

@@ -21,6 +21,7 @@ from lamassu.cli import (
     importing,
     init,
     key,
+    log,
     profile,
     serve,
     va,
@@ -68,6 +69,7 @@ app.add_typer(profile.app, name="profile", rich_help_panel=API)
 app.add_typer(dms.app, name="dms", rich_help_panel=API)
 app.add_typer(device.app, name="device", rich_help_panel=API)
 app.add_typer(key.app, name="key", rich_help_panel=API)
+app.add_typer(log.app, name="log", rich_help_panel=API)
 
 
 @app.callback()

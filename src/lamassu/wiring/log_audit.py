@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy import select
 
-from lamassu.kernel.errors import LamassuError, NotFound
-from lamassu.kernel.merkle import parse_index_path
+from lamassu.kernel.errors import LamassuError, NotFound, RuleViolation
+from lamassu.kernel.merkle import all_tiles, entries_path, parse_index_path, tile_path
 from lamassu.kernel.signed_note import VerifierKey
 from lamassu.platform.database import Database
 from lamassu.platform.database.journal_tables import tables as journal_tables
@@ -27,10 +27,29 @@ from lamassu.services.ca.storage.log_tables import log_head
 from lamassu.services.ca.storage.rows import CERTIFICATE_COLUMNS, certificate_of
 from lamassu.services.ca.storage.tables import cas, certificates
 from lamassu.services.ca.usecases.issuance_log import IssuanceLog
-from lamassu.services.ca.usecases.issuance_log.audit import LogAudit, LogReport
+from lamassu.services.ca.usecases.issuance_log.audit import LogAudit, LogReport, TileSource
+from lamassu.services.ca.usecases.issuance_log.follow import (
+    ALARMS,
+    consistency,
+    follow,
+    read_checkpoint,
+)
 from lamassu.wiring.platform import opened
 
 PAGE = 1000
+
+__all__ = [
+    "ALARMS",
+    "FolderTiles",
+    "LogReport",
+    "TileSource",
+    "consistency",
+    "export_log",
+    "follow",
+    "read_checkpoint",
+    "verify_log",
+    "verify_tiles",
+]
 
 
 class FolderTiles:
@@ -244,3 +263,52 @@ class _Continued:
             self._ended = True
             return await self._first.read(path)
         return await self._first.read(path) or await self._then.read(path)
+
+
+async def export_log(
+    source: TileSource, folder: Path, progress: Callable[[int, int], None]
+) -> tuple[int, int]:
+    """Write a log as files that any web server can serve: how many entries there were before,
+    and are now.
+
+    What was whole before is not asked for again; the checkpoint is written last, so that a cut
+    off export is only behind. Raises `RuleViolation` (`log_rolled_back`) where the folder has
+    more than the source.
+    """
+    new = await read_checkpoint(source)
+    old = await _exported(folder)
+    if old > new.head.size:
+        raise RuleViolation(
+            f"{folder} has {old} entries and the log {new.head.size}: the log was set back, or the"
+            " folder is another log's; keep it, it is the proof",
+            code="log_rolled_back",
+        )
+    paths = [tile_path(tile, width) for tile, width in all_tiles(new.head.size, since=old)]
+    paths += [
+        entries_path(tile.number, width)
+        for tile, width in all_tiles(new.head.size, since=old)
+        if not tile.level
+    ]
+    for done, path in enumerate(paths, 1):
+        content = await source.read(path)
+        if content is None:
+            raise RuleViolation(f"the log has lost {path}", code="log_damaged")
+        await asyncio.to_thread(_write, folder / path, content)
+        progress(done, len(paths))
+    await asyncio.to_thread(_write, folder / "checkpoint", str(new).encode())
+    return old, new.head.size
+
+
+async def _exported(folder: Path) -> int:
+    try:
+        return (await read_checkpoint(FolderTiles(folder))).head.size
+    except NotFound:
+        return 0
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_bytes(content)
+    beside.replace(path)
