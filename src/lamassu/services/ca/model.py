@@ -215,8 +215,6 @@ class CascadeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class CaRevocation:
-@dataclass(frozen=True, slots=True)
 class WasBefore:
     """What a certificate was before a job revoked it."""
 
@@ -225,6 +223,8 @@ class WasBefore:
     revocation_reason: RevocationReason
 
 
+@dataclass(frozen=True, slots=True)
+class CaRevocation:
     """What a change of a CA's status leads to.
 
     `job_id` names the cascade, if there is one; `shown` is whether OCSP and CRL show it.
