@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 from lamassu.platform.http import RouteTable
 from lamassu.platform.http.routing import MountedRoute
@@ -16,8 +17,8 @@ _SERVICES = ("kms", "ca", "va", "dms", "devices", "alerts", "issuance_log")
 
 
 def mounted() -> Mapping[str, RouteTable]:
-    """The table of each listener. No handler is called, so no service is needed."""
-    platform = cast(Any, SimpleNamespace(**dict.fromkeys(_SERVICES)))
+    """The table of each listener. No handler is called, so any service will do."""
+    platform = cast(Any, SimpleNamespace(**dict.fromkeys(_SERVICES, MagicMock())))
     return {
         "https": RouteTable(public_mounts(platform)),
         "http": RouteTable(validation_mounts(platform)),

@@ -25,6 +25,7 @@ from lamassu.services.ca.contract import (
     IssuanceProfile,
     Issued,
     IssueRequest,
+    RefusedRequest,
     RevocationReason,
     RevokedEntry,
 )
@@ -46,6 +47,7 @@ class MemoryAuthorities:
     certificates: dict[str, Certificate] = field(default_factory=dict)
     by_request: dict[str, str] = field(default_factory=dict)
     requests: list[IssueRequest] = field(default_factory=list)
+    refused: list[RefusedRequest] = field(default_factory=list)
     reconciled: set[str] = field(default_factory=set)
     standings_asked: int = 0
     unavailable: bool = False
@@ -176,6 +178,11 @@ class MemoryAuthorities:
         if profile_id not in self.profiles:
             raise NotFound("issuance profile not found", code="profile_not_found")
         return self.profiles[profile_id]
+
+    async def keep_refused(self, refused: RefusedRequest) -> None:
+        if self.unavailable:
+            raise Unavailable("the CA is away")
+        self.refused.append(refused)
 
     async def issue(self, request: IssueRequest) -> Issued:
         if self.unavailable:

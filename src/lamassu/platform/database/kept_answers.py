@@ -16,7 +16,7 @@ from lamassu.kernel.repeats import PendingAnswer, pending_answer
 from lamassu.platform.database.prepared import Prepared
 from lamassu.platform.database.types import Integer, JsonDocument, Text, UtcDateTime
 
-KEEPING = ("kms", "va", "dmsmanager", "devicemanager")
+KEEPING = ("ca", "kms", "va", "dmsmanager", "devicemanager")
 """The services that create something for clients, and so have the table."""
 
 

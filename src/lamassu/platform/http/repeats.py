@@ -110,7 +110,7 @@ class Repeats:
         service, digest = call.route.service, _request_digest(call)
         kept = await self._keeper.find(service, answer_id)
         if kept is not None:
-            return _replayed(kept, digest)
+            return await _replayed(call, kept, digest)
         principal = call.caller.principal.id
         await self._keeper.take_room(service, principal)
         pending = PendingAnswer(
@@ -129,7 +129,7 @@ class Repeats:
                     kept = await self._keeper.find(service, answer_id)
                 if kept is None:
                     raise
-                return _replayed(kept, digest)
+                return await _replayed(call, kept, digest)
 
 
 class _Search:
@@ -158,16 +158,19 @@ class _Search:
         return KeptAnswer(self._digest, self._route.status, json_bytes(answer).decode(), headers)
 
 
-def _replayed(kept: KeptAnswer, digest: str) -> Response:
+async def _replayed(call: Call, kept: KeptAnswer, digest: str) -> Response:
     if kept.digest != digest:
         raise RequestKeyReused(
             f"this {HEADER} stands for another request; take a new one for each",
             code="idempotency_key_reused",
             field=HEADER,
         )
-    return json_bytes_answer(
-        kept.body.encode(), status=kept.status, headers={**kept.headers, REPLAYED: "true"}
-    )
+    body = kept.body.encode()
+    for creation in call.route.route.creates:
+        if creation.completed is not None:
+            made = creation.answer.model_validate_json(body)
+            body = json_bytes(await creation.completed(made))
+    return json_bytes_answer(body, status=kept.status, headers={**kept.headers, REPLAYED: "true"})
 
 
 def _request_digest(call: Call) -> str:

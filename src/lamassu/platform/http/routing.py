@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -82,12 +82,14 @@ Access.EST = Access(AccessKind.EST)
 class Creation:
     """The event that says what a request made, and so holds its answer: all of its data, or
     `part` of it. It carries no secret, so neither does what is kept of the answer. With `etag`
-    the event's version is the answer's ETag."""
+    the event's version is the answer's ETag. `completed` adds what the answer tells beside what
+    was made, and tells anew."""
 
     event_type: str
     answer: type[BaseModel]
     part: str | None = None
     etag: bool = False
+    completed: Callable[[Any], Awaitable[BaseModel]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,8 @@ SYSTEM_METADATA = frozenset({ATTACHED_TO, REISSUED_AS, REISSUED_AT, REISSUED_FRO
 class NewCertificate:
     """A certificate that is about to be stored, with what only its row keeps.
 
-    `csr_der` is empty where there was no CSR (a CA's own certificate). `awaits_binding` is
+    `csr_der` is empty where there was no CSR (a CA's own certificate), and so is `requested_by`,
+    the principal who brought it. `awaits_binding` is
     true for a device's certificate until somebody saw it in its slot; `seen_bound` is of one
     that was in its slot before it came here. `reissued_from` is the serial number of the CA's
     certificate that it follows. `profile_id` names the stored profile that decided what it
@@ -45,6 +46,7 @@ class NewCertificate:
     certificate: Certificate
     created_at: datetime
     csr_der: bytes = b""
+    requested_by: str = ""
     request_key: str | None = None
     owner: str = ""
     device_id: str = ""

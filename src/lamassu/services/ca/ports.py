@@ -35,6 +35,7 @@ from lamassu.services.ca.model import (
     WasBefore,
 )
 from lamassu.services.ca.rules.issuance_log import Cosigned, LogHead, Sequenced
+from lamassu.services.ca.rules.requests import KeptRequest
 
 
 class CaTransaction(Protocol):
@@ -241,8 +242,31 @@ class CaTransaction(Protocol):
         ...
 
 
+class RequestStore(Protocol):
+    """Certificate requests: the refused, and those of issued certificates."""
+
+    async def keep(self, kept: KeptRequest, audit: AuditRecord) -> bool:
+        """Store a refused request with its record, unless its requester's room is full."""
+        ...
+
+    async def page(self, query: ListQuery) -> Page[KeptRequest]:
+        """Without CSRs. Raises `RuleViolation` (`unsupported_sort`)."""
+        ...
+
+    async def find(self, request_id: str) -> KeptRequest | None: ...
+
+    async def forget(self, *, before: datetime, beyond: int) -> int:
+        """Remove refused requests from before a time, and all but the newest so many."""
+        ...
+
+
 class CaStore(Protocol):
     """The CA's rows; what is read is what was committed."""
+
+    @property
+    def requests(self) -> RequestStore:
+        """Certificate requests and their outcome."""
+        ...
 
     def unit(self) -> AbstractAsyncContextManager[CaTransaction]:
         """A transaction that commits at the end, or not at all if an error passes."""

@@ -11,6 +11,7 @@ from lamassu.services.ca.http.dry_runs import dry_run_routes
 from lamassu.services.ca.http.external import external_routes
 from lamassu.services.ca.http.imports import import_routes
 from lamassu.services.ca.http.profiles import profile_routes
+from lamassu.services.ca.http.requests import request_routes
 from lamassu.services.ca.usecases import CaService
 
 
@@ -22,6 +23,7 @@ def routes(service: CaService) -> list[Route]:
         *authority_routes(service),
         *ca_key_routes(service),
         *certificate_routes(service),
+        *request_routes(service),
         *profile_routes(service),
         *dry_run_routes(service),
         *approval_routes(service),

@@ -6,10 +6,11 @@ from starlette.responses import Response
 
 from lamassu.kernel.errors import NotFound
 from lamassu.kernel.listing import Page
-from lamassu.platform.http import Access, Call, Route, json_answer, page_answer
+from lamassu.platform.http import Access, Call, Creation, Route, json_answer, page_answer
 from lamassu.platform.http.wire import JsonPatches
 from lamassu.services.ca.contract import CertificateStatus, IssueRequest
 from lamassu.services.ca.http.answers import (
+    AwaitedCaAnswer,
     CaAnswer,
     CertificateAnswer,
     PageAnswer,
@@ -77,6 +78,10 @@ def authority_routes(service: CaService) -> list[Route]:
             deferrable=True,
             answer=CaAnswer,
             status=201,
+            creates=[
+                Creation("ca.create", CaAnswer),
+                Creation("ca.request.create", AwaitedCaAnswer),
+            ],
         ),
         Route(
             method="GET",
@@ -167,6 +172,7 @@ def _issuing_routes(handlers: _Handlers, one: str) -> list[Route]:
             body=SignCsrBody,
             answer=CertificateAnswer,
             status=201,
+            creates=[Creation("ca.sign.certificate", CertificateAnswer)],
         ),
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from lamassu.kernel.wire_text import format_time
-from lamassu.platform.http import Access, Call, Route, json_answer
+from lamassu.platform.http import Access, Call, Creation, Route, json_answer
 from lamassu.services.ca.http.answers import (
     CaAnswer,
     KeySpecAnswer,
@@ -63,6 +63,7 @@ def ca_key_routes(service: CaService) -> list[Route]:
             deferrable=True,
             answer=CaAnswer,
             status=201,
+            creates=[Creation("ca.create", CaAnswer)],
             other_statuses={200: "With dry_run: what would be made"},
             other_answers={200: RekeyPlanAnswer},
         ),

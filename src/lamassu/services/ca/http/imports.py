@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from lamassu.kernel.errors import Malformed
 from lamassu.kernel.x509.pem import ders_of
-from lamassu.platform.http import Access, Call, Route, WireModel, json_answer
+from lamassu.platform.http import Access, Call, Creation, Route, WireModel, json_answer
 from lamassu.platform.http.wire import FreeForm, WireBase64
 from lamassu.services.ca.http.answers import CaAnswer, CertificateAnswer
 from lamassu.services.ca.http.bodies import MISSING
@@ -125,6 +125,7 @@ def import_routes(service: CaService) -> list[Route]:
             body=ImportCaBody,
             answer=CaAnswer,
             status=201,
+            creates=[Creation("ca.import", CaAnswer)],
         ),
         Route(
             method="POST",
@@ -136,6 +137,7 @@ def import_routes(service: CaService) -> list[Route]:
             body=ImportCertificateBody,
             answer=CertificateAnswer,
             status=201,
+            creates=[Creation("certificate.import", CertificateAnswer)],
         ),
         Route(
             method="POST",
@@ -150,6 +152,7 @@ def import_routes(service: CaService) -> list[Route]:
             body=CreateCertificateBody,
             answer=CertificateAnswer,
             status=201,
+            creates=[Creation("ca.sign.certificate", CertificateAnswer)],
         ),
     ]
 

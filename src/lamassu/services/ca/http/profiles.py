@@ -6,7 +6,15 @@ from dataclasses import replace
 
 from starlette.responses import Response
 
-from lamassu.platform.http import Access, Call, Route, empty_answer, json_answer, page_answer
+from lamassu.platform.http import (
+    Access,
+    Call,
+    Creation,
+    Route,
+    empty_answer,
+    json_answer,
+    page_answer,
+)
 from lamassu.services.ca.contract import IssuanceProfile
 from lamassu.services.ca.http.answers import FindingsAnswer, PageAnswer, ProfileAnswer
 from lamassu.services.ca.http.approvals import demand_of
@@ -45,6 +53,9 @@ def _routes_at(base: str, handlers: _Handlers) -> list[Route]:
             body=ProfileBody,
             answer=ProfileAnswer,
             status=201,
+            creates=[
+                Creation("profile.issuance.create", ProfileAnswer, completed=handlers.with_warnings)
+            ],
         ),
         Route(
             method="GET",
@@ -112,10 +123,12 @@ class _Handlers:
         return json_answer(await self._written(updated))
 
     async def _written(self, profile: IssuanceProfile) -> ProfileAnswer:
+        return await self.with_warnings(profile_answer(profile))
+
+    async def with_warnings(self, written: ProfileAnswer) -> ProfileAnswer:
         """The profile, and what should be known of it."""
-        found = await self._service.profile_findings(profile)
-        answer = profile_answer(profile)
-        return answer.model_copy(update={"warnings": findings_answer(found)}) if found else answer
+        found = await self._service.profile_findings(await self._service.get_profile(written.id))
+        return written.model_copy(update={"warnings": findings_answer(found)}) if found else written
 
     async def findings(self, call: Call) -> Response:
         profile = await self._service.get_profile(call.path["id"])

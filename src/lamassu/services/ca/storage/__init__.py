@@ -41,12 +41,13 @@ from lamassu.services.ca.model import (
     RecordedEnrolment,
     StandingRow,
 )
-from lamassu.services.ca.ports import CaTransaction
+from lamassu.services.ca.ports import CaTransaction, RequestStore
 from lamassu.services.ca.rules.generations import in_succession
 from lamassu.services.ca.rules.issuance_log import EntryType, entry_of
 from lamassu.services.ca.storage.awaited import awaited_in, awaited_of
 from lamassu.services.ca.storage.logged import LoggedTransaction
 from lamassu.services.ca.storage.profiles import enrolments_in, profile_of
+from lamassu.services.ca.storage.requests import SqlRequestStore
 from lamassu.services.ca.storage.rows import (
     CERTIFICATE_COLUMNS,
     authority_of,
@@ -109,6 +110,7 @@ class CaStorage:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.requests: RequestStore = SqlRequestStore(database)
 
     def unit(self) -> AbstractAsyncContextManager[CaTransaction]:
         return self._unit()

@@ -43,7 +43,7 @@ _SUBJECT = [field.name for field in fields(Subject)]
 CERTIFICATE_COLUMNS = [
     column
     for column in tables.certificates.c
-    if column.name not in ("csr", "request_key", "alert_at", "profile_id")
+    if column.name not in ("csr", "request_key", "alert_at", "profile_id", "requested_by")
 ]
 # Beside a certificate's columns, some of which have the same names.
 CA_COLUMNS = [column.label(f"ca_{column.name}") for column in tables.cas.c]
@@ -90,6 +90,7 @@ def values_of_new(new: NewCertificate) -> dict[str, object]:
         "serial_number": certificate.serial_number,
         "der": certificate.der,
         "csr": new.csr_der or None,
+        "requested_by": new.requested_by or None,
         "subject": _named(certificate.subject),
         "common_name": certificate.subject.common_name,
         "issuer": _named(certificate.issuer),

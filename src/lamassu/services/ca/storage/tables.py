@@ -55,6 +55,7 @@ certificates = Table(
     Column("reissued_from", Text),
     Column("alert_at", UtcDateTime),  # when the next of its expiration deltas is due
     Column("profile_id", Text),  # the stored profile that decided; absent if there was none
+    Column("requested_by", Text),  # who brought the CSR; absent if nobody did, or long ago
     UniqueConstraint("request_key", name="uq_ca_certificates_request_key"),
     # by serial number, the order of lists: what walks a CA's certificates need not sort
     Index("ix_ca_certificates_issuer", "issuer_ca_id", "serial_number"),

@@ -30,6 +30,7 @@ from lamassu.services.ca.contract import (
     RevokedEntry,
 )
 from lamassu.services.ca.contract.external import AwaitedCa
+from lamassu.services.ca.contract.requests import RefusedRequest
 from lamassu.services.ca.model import (
     CaRequest,
     CaRevocation,
@@ -73,6 +74,7 @@ from lamassu.services.ca.usecases.replay_enrolments import (
     replay_in_thread,
 )
 from lamassu.services.ca.usecases.request_certificate import CertificateRequests
+from lamassu.services.ca.usecases.requests import Requests
 from lamassu.services.ca.usecases.run_cascades import CascadeRunner
 from lamassu.services.ca.usecases.update_ca import Amendments
 from lamassu.services.ca.usecases.use_ca_key import CaSignatures
@@ -168,14 +170,13 @@ class CaService:
             validation_urls=validation_urls,
             default_profile_id=default_profile_id,
         )
+        self.requests = Requests(store=storage.requests, clock=clock)
         self._certificates = CertificateCreation(
             keys=keys, clock=clock, contexts=contexts, issuing=self._issuing, holds=self._holds
         )
         self._imports = CaImport(store=storage, keys=keys, clock=clock, platform_cas=platform_cas)
         self._certificate_imports = CertificateImport(store=storage, clock=clock)
-        self._signed = SignedImport(
-            store=storage, keys=keys, clock=clock, production=production
-        )
+        self._signed = SignedImport(store=storage, keys=keys, clock=clock, production=production)
 
     # --- what other slices ask for (contract.Authorities) ---------------------------------
 
@@ -229,9 +230,16 @@ class CaService:
         return profile
 
     async def issue(self, request: IssueRequest) -> Issued:
-        issued = await self._issuing.issue(request)
+        try:
+            issued = await self._issuing.issue(request)
+        except LamassuError as refusal:
+            await self.requests.keep_refusal(request, refusal)
+            raise
         await self._holds.hold_certificate(issued.certificate, caller=request.caller)
         return issued
+
+    async def keep_refused(self, refused: RefusedRequest) -> None:
+        await self.requests.keep_refused(refused)
 
     async def find_issued(self, request_key: str) -> Certificate | None:
         return await self._store.find_issued(request_key)

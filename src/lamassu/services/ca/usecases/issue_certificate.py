@@ -252,6 +252,7 @@ def _stored_form(
         certificate=certificate,
         created_at=now,
         csr_der=csr.der,
+        requested_by=request.caller.principal.id,
         request_key=request.request_key,
         owner=request.owner,
         device_id=request.device_id,

@@ -73,6 +73,7 @@ class DmsService:
             catalog=self._catalog,
             judge=judge,
             issuer=issuer,
+            authorities=authorities,
             devices=devices,
             defaults=defaults,
             clock=clock,

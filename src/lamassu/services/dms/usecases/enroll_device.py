@@ -45,6 +45,7 @@ from lamassu.services.dms.rules.settings import check_can_enroll
 from lamassu.services.dms.usecases.dms_catalog import DmsCatalog
 from lamassu.services.dms.usecases.issue_identity import IdentityIssuer, IdentityOrder
 from lamassu.services.dms.usecases.judge_peer import PeerJudge
+from lamassu.services.dms.usecases.keep_refused import refusals_kept
 
 
 class DeviceEnroller:
@@ -74,6 +75,11 @@ class DeviceEnroller:
         dms = await self._catalog.get(request.dms_id)
         check_can_enroll(dms, dms.settings.enrollment.authentication)
         bootstrap = await self._judge.admit_bootstrap(request.peer, dms)
+        caller = _as_device(request.caller, bootstrap, "")
+        async with refusals_kept(self._authorities, dms, request.payload, caller=caller):
+            return await self._enroll(request, dms, bootstrap)
+
+    async def _enroll(self, request: EnrollmentRequest, dms: Dms, bootstrap: VerifiedPeer) -> bytes:
         csr = read_csr(request.payload)
         device_id = device_id_of(csr)
         device = await self._judge_device(dms, device_id, bootstrap)

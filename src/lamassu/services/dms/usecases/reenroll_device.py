@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.identity import Caller, Principal, PrincipalKind
 from lamassu.kernel.x509.csr import CertificateRequest
-from lamassu.services.ca.contract import Certificate, CertificateStatus
+from lamassu.services.ca.contract import (
+    Authorities,
+    Certificate,
+    CertificateStanding,
+    CertificateStatus,
+)
 from lamassu.services.devices.contract import (
     BindMode,
     Device,
@@ -35,6 +40,7 @@ from lamassu.services.dms.rules.settings import check_can_enroll
 from lamassu.services.dms.usecases.dms_catalog import DmsCatalog
 from lamassu.services.dms.usecases.issue_identity import IdentityIssuer, IdentityOrder
 from lamassu.services.dms.usecases.judge_peer import PeerJudge
+from lamassu.services.dms.usecases.keep_refused import refusals_kept
 
 
 class DeviceReenroller:
@@ -46,6 +52,7 @@ class DeviceReenroller:
         catalog: DmsCatalog,
         judge: PeerJudge,
         issuer: IdentityIssuer,
+        authorities: Authorities,
         devices: Devices,
         defaults: DmsDefaults,
         clock: Clock,
@@ -53,6 +60,7 @@ class DeviceReenroller:
         self._catalog = catalog
         self._judge = judge
         self._issuer = issuer
+        self._authorities = authorities
         self._devices = devices
         self._defaults = defaults
         self._clock = clock
@@ -64,6 +72,23 @@ class DeviceReenroller:
         peer, standing = await self._judge.verify_device(request.peer, dms)
         holder = await self._devices.find_by_certificate(peer.facts.sha256)
         device, slot = check_bound(holder, dms.id)
+        caller = replace(request.caller, principal=Principal(PrincipalKind.DEVICE, device.id))
+        async with refusals_kept(
+            self._authorities, dms, request.payload, caller=caller, device_id=device.id
+        ):
+            renewal = _Renewal(
+                dms=dms,
+                device=device,
+                slot=slot,
+                peer=peer,
+                csr_payload=request.payload,
+                caller=caller,
+            )
+            return await self._judged(renewal, standing)
+
+    async def _judged(self, renewal: _Renewal, standing: CertificateStanding | None) -> bytes:
+        """For a device that showed a certificate of its own, whatever became of that."""
+        dms, device, slot, peer = renewal.dms, renewal.device, renewal.slot, renewal.peer
         presented = presented_version(slot, peer.facts.sha256)
         repeats = may_have_lost_the_answer(slot, presented)
         overtaken = repeats and standing is not None and was_superseded(standing)
@@ -72,14 +97,6 @@ class DeviceReenroller:
         if presented.number != slot.active_version and not repeats:
             raise superseded()
 
-        renewal = _Renewal(
-            dms=dms,
-            device=device,
-            slot=slot,
-            peer=peer,
-            csr_payload=request.payload,
-            caller=replace(request.caller, principal=Principal(PrincipalKind.DEVICE, device.id)),
-        )
         if repeats:
             stored = await self._fetch_again(renewal)
             if dms.settings.reenrollment.revoke_on_reenrollment:
