@@ -20,6 +20,7 @@ from lamassu.platform.messaging import EventBus
 from lamassu.services.ca.contract import CertificateStatus, RevocationReason
 from lamassu.services.ca.model import StatusChange
 from lamassu.services.ca.rules.issuance_log import parse_entry
+from lamassu.services.ca.storage import CaStorage
 from lamassu.services.ca.storage.issuance_log import IssuanceLogStorage
 from lamassu.services.ca.storage.log_tables import log_entries, log_head, log_tiles
 from lamassu.services.ca.storage.tables import cas, certificates
@@ -135,6 +136,31 @@ async def test_all_that_happens_to_certificates_is_logged_in_order(logged: Logge
     named = [entry["authority"] for entry in entries if entry.get("authority")]
     assert named[:4] == ["root", "between", "issuing", "other"]
     assert [entry["type"] for entry in entries].count("opened") == 1
+    assert (await logged.audit()).findings == []
+
+
+async def test_a_cascade_is_covered_by_its_cas_entry_until_each_has_its_own(
+    logged: Logged,
+) -> None:
+    certificate = await logged.world.issue("one", ca_id="issuing")
+    await logged.world.ca.change_ca_status("issuing", REVOKE, caller=ALICE)
+    store = CaStorage(logged.world.database)
+    async with store.unit() as transaction:  # one batch, and nobody was told yet
+        job = await transaction.lock_pending_job()
+        assert job is not None
+        now = logged.world.clock.now()
+        await transaction.mark_revoked(
+            job, "issuing", CertificateStatus.ACTIVE, after="", now=now, limit=10
+        )
+    assert await logged.told_of(certificate.serial_number) == [("issued", "ACTIVE")]
+    assert (await logged.audit()).findings == []
+
+    await logged.world.ca.run_jobs()
+
+    assert await logged.told_of(certificate.serial_number) == [
+        ("issued", "ACTIVE"),
+        ("status", "REVOKED"),
+    ]
     assert (await logged.audit()).findings == []
 
 

@@ -6,11 +6,18 @@ It happens here, beneath the use cases, so that none of them can forget it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from lamassu.platform.database import Unit
 from lamassu.services.ca.contract import Certificate, CertificationAuthority
-from lamassu.services.ca.model import IssuerVersions, LockedCertificate, NewCertificate
-from lamassu.services.ca.rules.issuance_log import EntryType, Logged, entry_of, state_of
+from lamassu.services.ca.model import (
+    CascadeJob,
+    IssuerVersions,
+    LockedCertificate,
+    NewCertificate,
+    WasBefore,
+)
+from lamassu.services.ca.rules.issuance_log import EntryType, Logged, deletion, entry_of, state_of
 from lamassu.services.ca.storage.transaction import SqlCaTransaction
 
 
@@ -45,6 +52,18 @@ class LoggedTransaction(SqlCaTransaction):
         if locked is not None:
             self._know([locked.certificate])
         return locked
+
+    async def lock_alerting(self, *, now: datetime, limit: int) -> Sequence[Certificate]:
+        found = await super().lock_alerting(now=now, limit=limit)
+        self._know(found)
+        return found
+
+    async def lock_alerting_cas(
+        self, *, now: datetime, limit: int
+    ) -> Sequence[CertificationAuthority]:
+        found = await super().lock_alerting_cas(now=now, limit=limit)
+        self._know_authorities(found)
+        return found
 
     def _know(self, certificates: Iterable[Certificate]) -> None:
         for certificate in certificates:
@@ -99,6 +118,22 @@ class LoggedTransaction(SqlCaTransaction):
         await super().save_certificate(certificate)
         if self._known.get(certificate.serial_number) != state_of(certificate):
             self._tell(EntryType.STATUS, certificate)
+
+    async def revoked_by_job(
+        self, job: CascadeJob, ca_id: str, *, after: str, limit: int
+    ) -> Sequence[tuple[WasBefore, Certificate]]:
+        """The log hears of each when the others do: at a steady pace. Until then the entry of
+        their CA's revocation stands for them all."""
+        told = await super().revoked_by_job(job, ca_id, after=after, limit=limit)
+        for _, certificate in told:
+            self._tell(EntryType.STATUS, certificate)
+        return told
+
+    async def delete_issued(self, ca_id: str, *, limit: int) -> Sequence[tuple[str, int]]:
+        deleted = await super().delete_issued(ca_id, limit=limit)
+        for serial_number, _ in deleted:
+            self._unit.log(deletion(serial_number, ca_id))
+        return deleted
 
     def _tell(self, type_: EntryType, certificate: Certificate, authority_id: str = "") -> None:
         self._unit.log(entry_of(type_, certificate, authority_id=authority_id))
