@@ -34,13 +34,8 @@ def type_in(
     """
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
-    shim = tools / "lamassu"
-    shim.write_text(
-        "#!/bin/sh\n"
-        '[ "$1" = init ] && set -- "$@" $PORTS\n'
-        f'exec "{sys.executable}" -m lamassu.cli.main "$@"\n'
-    )
-    shim.chmod(0o755)
+    _shim(tools / "lamassu", '[ "$1" = init ] && set -- "$@" $PORTS', "lamassu.cli.main")
+    _shim(tools / "lamassu-verify", "", "lamassu.cli.verify")
     given = dict(environment or {})
     done = subprocess.run(
         ["sh", "-eu", "-c", "\n".join(blocks)],
@@ -60,3 +55,8 @@ def type_in(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def _shim(path: Path, before: str, module: str) -> None:
+    path.write_text(f'#!/bin/sh\n{before}\nexec "{sys.executable}" -m {module} "$@"\n')
+    path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""`lamassu va`: what relying parties are told about CAs whose key is offline."""
+"""`lamassu va`: what relying parties are told, also of CAs whose key is offline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from lamassu.cli.keys import KeyType
 from lamassu.cli.options import DEFAULT_DIRECTORY, Directory, err, fail, out
 from lamassu.cli.output import Column, PlainFormat, PlainOutput, show_list, show_one
 
-app = typer.Typer(no_args_is_help=True, help="CRLs and OCSP of CAs whose key is offline.")
+app = typer.Typer(
+    no_args_is_help=True, help="CRLs, revocation filters, and OCSP of CAs whose key is offline."
+)
 
 IMPORTED = (
     Column("CA", "ca_id"),
@@ -31,6 +33,14 @@ RESPONDERS = (
     Column("until", "valid_to"),
     Column("engine", "engine_id"),
     Column("key id", "key_id"),
+)
+ROLE = (
+    Column("CRL every", "crl_options.refresh_interval"),
+    Column("CRLs live", "crl_options.validity"),
+    Column("CRL at a revocation", "crl_options.regenerate_on_revoke"),
+    Column("newest CRL", "latest_crl.version"),
+    Column("until", "latest_crl.valid_until"),
+    Column("filter every", "filter_interval"),
 )
 
 
@@ -118,3 +128,34 @@ def responders(
     Example: lamassu va responders
     """
     show_list(Api(directory, url).list("/va/v1/responders", Listing(limit=0)), RESPONDERS, output)
+
+
+@app.command()
+def role(
+    ca_id: Annotated[str, typer.Argument(help="Id of the CA.")],
+    refresh_interval: Annotated[
+        str, typer.Option(help="How often its CRL is made, such as 12h.")
+    ] = "",
+    validity: Annotated[str, typer.Option(help="How long CRLs and filters live.")] = "",
+    filter_interval: Annotated[
+        str, typer.Option(help="How often its revocation filter is made; 0s for never.")
+    ] = "",
+    output: PlainOutput = PlainFormat.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Show how a CA's CRLs and revocation filters are made, or change it.
+
+    Example: lamassu va role fleet-operations-ca --filter-interval 1h
+    """
+    api = Api(directory, url)
+    authority = api.get(f"/ca/v1/cas/{segment(ca_id)}")
+    path = f"/va/v1/roles/{segment(authority['certificate']['subject_key_id'])}"
+    change = without_empty(
+        {
+            "refresh_interval": refresh_interval,
+            "validity": validity,
+            "filter_interval": filter_interval,
+        }
+    )
+    show_one(api.send("PUT", path, change) if change else api.get(path), ROLE, output)

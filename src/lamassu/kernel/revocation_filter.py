@@ -94,6 +94,10 @@ class RevocationFilter:
     signed: bytes
     signature: bytes = b""
 
+    def is_of(self, spki: bytes) -> bool:
+        """Whether it says that it is of the CA with this SubjectPublicKeyInfo."""
+        return self.facts.issuer == hashlib.sha256(spki).digest()
+
     def revoked(self, serial_number: int) -> bool:
         """What the ribbons say; without meaning for a certificate that is not covered."""
         return _look_up(self.facts.issuer, self.salt, self.first, self.second, serial_number)

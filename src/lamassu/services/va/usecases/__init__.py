@@ -72,6 +72,7 @@ class VaService:
         self._clock = clock
         self._pause = pause
         self._showing: set[asyncio.Task[bool]] = set()
+        self._beginning: set[asyncio.Task[None]] = set()
         self._roles = Roles(storage=storage, authorities=authorities)
         self._issuers = IssuerTable(authorities=authorities, clock=clock)
         self._offline = OfflineCas(storage=storage, authorities=authorities, clock=clock)
@@ -119,9 +120,10 @@ class VaService:
 
     async def close(self) -> None:
         """Stop the CRLs that are being made."""
-        for task in self._showing:
+        tasks = [*self._showing, *self._beginning]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._showing, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._queue.close()
 
     # --- the contract ---------------------------------------------------------------------
@@ -202,7 +204,11 @@ class VaService:
 
     async def change_role(self, ca_ski: str, change: RoleChange, *, caller: Caller) -> RoleState:
         """Raises `NotFound` (`VA role not found`), `RuleViolation` (`invalid_value`)."""
-        await change_role(ca_ski, change, caller=caller, storage=self._storage)
+        role = await change_role(ca_ski, change, caller=caller, storage=self._storage)
+        if change.filter_interval:
+            task = asyncio.create_task(self._filters.begin(role), name=f"first filter of {ca_ski}")
+            self._beginning.add(task)
+            task.add_done_callback(self._beginning.discard)
         return await self.role(ca_ski)
 
     async def adopt_role(self, found: FoundRole, *, caller: Caller, dry_run: bool) -> Verdict:

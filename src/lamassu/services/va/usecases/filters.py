@@ -33,6 +33,7 @@ from lamassu.kernel.x509.serials import serial_int
 from lamassu.services.ca.contract import LONGEST_BACKDATING, Authorities, IssuedStanding
 from lamassu.services.kms.contract import KeyPurpose, Keys
 from lamassu.services.va import rules
+from lamassu.services.va.contract import CrlRole
 from lamassu.services.va.model import Issuer, RoleState, StoredFilter
 from lamassu.services.va.ports import VaStorage
 from lamassu.services.va.usecases.issuers import issuer_of
@@ -118,7 +119,7 @@ class Filters:
             raise Unavailable(
                 "the next revocation filter is not made yet; use OCSP or the CRL meanwhile",
                 code="filter_ended",
-                retry_after=60,
+                retry_after=5,
             )
         if not delta:
             return held.full
@@ -131,16 +132,22 @@ class Filters:
         round."""
         made = 0
         for state in states:
-            if not state.role.filter_interval:
-                continue
-            held = await self._storage.filters(state.role.ca_ski)
-            if not rules.filter_is_due(state.role, held, now):
-                continue
-            try:
-                made += await self.make(state.role.ca_ski) is not None
-            except LamassuError as error:
-                _log.warning("the filter of CA %s: %s", state.role.ca_id, error.text)
+            if state.role.filter_interval:
+                made += await self._make_if_due(state.role, now)
         return made
+
+    async def begin(self, role: CrlRole) -> None:
+        """Make the first filter of a role that wants them from now on, not at the next round."""
+        await self._make_if_due(role, self._clock.now())
+
+    async def _make_if_due(self, role: CrlRole, now: datetime) -> bool:
+        if not rules.filter_is_due(role, await self._storage.filters(role.ca_ski), now):
+            return False
+        try:
+            return await self.make(role.ca_ski) is not None
+        except LamassuError as error:
+            _log.warning("the filter of CA %s: %s", role.ca_id, error.text)
+            return False
 
     async def make(self, ca_ski: str) -> StoredFilter | None:
         """The next filter or delta of a CA: number, read, build, sign, store, in this order.
