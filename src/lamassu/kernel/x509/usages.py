@@ -53,7 +53,7 @@ AUTHORITY_USAGES = frozenset(
 )
 _EXTENDED_OIDS = {name: ObjectIdentifier(oid) for name, oid in _EXTENDED.items()}
 _EXTENDED_BY_OID = {oid: name for name, oid in _EXTENDED_OIDS.items()}
-_OID = re.compile(r"[0-2](\.(0|[1-9]\d{0,18})){1,24}", re.ASCII)
+_OID = re.compile(r"[0-2](\.(0|[1-9]\d{0,18})){2,24}", re.ASCII)
 _EXTENDED_BY_FOLDED = {name.casefold(): name for name in _EXTENDED}
 
 

@@ -103,8 +103,13 @@ def subtrees(names: Sequence[NamedValue], *, field: str) -> list[x509.GeneralNam
 
 
 def quoted(type_: NameType, value: str) -> str:
-    """A stranger's text as a part of such a name: in a URI it stays within its place."""
-    return quote(value, safe="") if type_ is NameType.URI else value
+    """A stranger's text as a part of such a name: in a URI it stays within its place, and of a
+    domain it makes no wildcard. Raises `ValueError`, its text for people."""
+    if type_ is NameType.URI:
+        return quote(value, safe="")
+    if "*" in value:
+        raise ValueError(f"{value[:60]!r} would make a wildcard of it")
+    return value
 
 
 def _is_host(value: str) -> bool:

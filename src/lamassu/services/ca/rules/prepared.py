@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -105,16 +105,16 @@ class PreparedProfile:
         """
         found: list[x509.GeneralName] = []
         for type_, template in self._names:
-            value = template.filled(known, quote=lambda text, t=type_: quoted(t, text))  # type: ignore[misc]
-            if value:
-                try:
+            try:
+                value = template.filled(known, quote=partial(quoted, type_))
+                if value:
                     found.append(general_name(type_, value))
-                except ValueError as fault:
-                    raise RuleViolation(
-                        f"the alternative name that the profile makes of this request: {fault}",
-                        code="san_malformed",
-                        field="csr",
-                    ) from None
+            except ValueError as fault:
+                raise RuleViolation(
+                    f"the alternative name that the profile makes of this request: {fault}",
+                    code="san_malformed",
+                    field="csr",
+                ) from None
         if not found:
             return None
         return x509.SubjectAlternativeName(dict.fromkeys(found)).public_bytes()
