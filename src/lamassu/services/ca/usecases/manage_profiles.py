@@ -28,6 +28,7 @@ from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.approvals.clearance import basis_of
 from lamassu.services.ca.usecases.documents import update_document
 from lamassu.services.ca.usecases.issuers import profile_not_found
+from lamassu.services.ca.usecases.lint import lint_profile
 from lamassu.services.ca.usecases.trail import record
 
 
@@ -47,6 +48,7 @@ class ProfileManagement:
         now = self._clock.now()
         check_profile(created, now)
         check_under(created, users_of(created, await self._store.all_cas(), now), now)
+        await lint_profile(created, now)
         async with self._store.unit() as transaction:
             try:
                 await transaction.insert_profile(created)
@@ -83,6 +85,11 @@ class ProfileManagement:
         clearance = await self._desk.clearance(demand)
         authorities = await self._store.all_cas()
         now = self._clock.now()
+        stored = await self._store.find_profile(profile.id)
+        if stored is not None:
+            changed = keeping(profile, stored, kept)
+            check_profile(changed, now)
+            await lint_profile(changed, now)
         async with self._store.unit() as transaction:
             previous = await transaction.lock_profile(profile.id)
             if previous is None:

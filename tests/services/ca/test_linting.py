@@ -1,0 +1,157 @@
+"""Nothing is signed that breaks the rules, and the finding is in the answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+
+from lamassu.kernel.errors import RuleViolation
+from lamassu.kernel.x509 import lint
+from lamassu.services.ca.rules import template as templates
+from lamassu.services.ca.usecases import lint as linters
+
+from .test_profiles import ORIGINAL
+from .world import DEVICE_PROFILE, World, csr, wire_csr
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What CAs' keys signed from now on."""
+    signed: list[bytes] = []
+
+    def counting(key: Any, **path: Any) -> CertificateIssuerPrivateKeyTypes:
+        def note(octets: bytes) -> None:
+            signed.append(octets)
+
+        return lint.linting_key(key, **path, also=(note,))  # asked last, before the key itself
+
+    monkeypatch.setattr(templates, "linting_key", counting)
+    return signed
+
+
+async def test_a_request_that_breaks_the_rules_is_refused_with_the_finding(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.hierarchy()
+    signed = counted(monkeypatch)
+    san = x509.SubjectAlternativeName([x509.DNSName("pump_7.plant.example")])
+    before = await world.api.get("/v1/stats")
+
+    answer = await world.api.post(
+        "/v1/cas/issuing/certificates/sign",
+        json={"csr": wire_csr(csr("pump-7", extensions=[san]))},
+    )
+
+    refusal = answer.json()
+    assert answer.status_code == 400, refusal
+    assert refusal["code"] == "lint_failed"
+    assert refusal["field"] == "extensions.subject_alternative_name"
+    assert "pump_7.plant.example" in refusal["err"]
+    assert "RFC 5280 §4.2.1.6" in refusal["err"]
+    assert signed == []
+    assert (await world.api.get("/v1/stats")).json() == before.json()
+
+
+BROKEN_PROFILES = {
+    "purposes without a usage": {
+        "key_usage": ["ContentCommitment"],
+        "extended_key_usages": ["ServerAuth"],
+    },
+    "usages that exclude each other": {
+        "key_usage": ["KeyAgreement", "EncipherOnly", "DecipherOnly"],
+        "crypto_enforcement": {"enabled": True, "allow_ecdsa_keys": True},
+    },
+    "an address that nobody could fetch from": {
+        "crl_distribution_points": ["http://a_b.example/crl"],
+    },
+    "an extension that is no DER": {
+        "custom_extensions": [{"oid": "1.3.6.1.4.1.99999.1", "critical": False, "value": "MAU="}],
+    },
+}
+
+
+@pytest.mark.parametrize("changes", BROKEN_PROFILES.values(), ids=BROKEN_PROFILES)
+async def test_a_profile_under_which_nothing_could_be_signed_is_refused(
+    world: World, changes: dict[str, Any]
+) -> None:
+    refused = await world.api.post("/v1/profiles", json=ORIGINAL | changes)
+
+    assert refused.status_code == 400, refused.text
+    assert (await world.api.get("/v1/profiles")).json()["list"] == []
+
+    created = (await world.api.post("/v1/profiles", json=ORIGINAL)).json()
+    kept = (await world.api.get(f"/v1/profiles/{created['id']}")).json()
+    replaced = await world.api.put(f"/v1/profiles/{created['id']}", json=ORIGINAL | changes)
+    assert replaced.status_code == 400
+    assert (await world.api.get(f"/v1/profiles/{created['id']}")).json() == kept
+
+
+async def test_a_ca_that_pkilint_refuses_is_not_made_and_leaves_no_key(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.hierarchy()
+    signed = counted(monkeypatch)
+    before = await world.count()
+
+    def refuse(certificate: bytes) -> None:
+        raise lint.LintRefusal("pkilint", "pkix.finding", section="RFC 5280", part="certificate")
+
+    monkeypatch.setattr(linters, "check_by_linters", refuse)
+    answer = await world.api.post(
+        "/v1/cas",
+        json={
+            "id": "refused",
+            "subject": {"common_name": "Refused"},
+            "key_metadata": {"type": "ECDSA", "bits": 256},
+            "ca_expiration": {"type": "Duration", "duration": "100d"},
+            "profile_id": DEVICE_PROFILE.id,
+        },
+    )
+
+    assert answer.status_code == 400
+    assert (answer.json()["code"], "pkix.finding" in answer.json()["err"]) == ("lint_failed", True)
+    assert signed == []
+    assert (await world.api.get("/v1/cas/refused")).status_code == 404
+    assert await world.count() == before
+
+
+async def test_a_fault_of_the_platform_is_told_as_such(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.hierarchy()
+    signed = counted(monkeypatch)
+    monkeypatch.setattr(
+        "lamassu.services.ca.usecases.draft_certificate.new_serial_number", lambda: 2**160
+    )
+
+    answer = await world.api.post(
+        "/v1/cas/issuing/certificates/sign", json={"csr": wire_csr(csr("pump-7"))}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "lint_failed")
+    assert "serial_number" in answer.json()["err"]
+    assert signed == []
+
+
+async def test_a_profile_dry_run_uses_no_key_of_the_platform(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    use = world.kms.use
+
+    async def counting(key_id: str, *arguments: Any, **named: Any) -> Any:
+        used.append(key_id)
+        return await use(key_id, *arguments, **named)
+
+    monkeypatch.setattr(world.kms, "use", counting)
+    with pytest.raises(RuleViolation):
+        await linters.lint_profile(
+            replace(DEVICE_PROFILE, key_usage=("ContentCommitment",), honor_key_usage=False),
+            world.clock.now(),
+        )
+    await linters.lint_profile(DEVICE_PROFILE, world.clock.now())
+
+    assert used == []
