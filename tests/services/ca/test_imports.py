@@ -22,8 +22,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.hazmat.primitives.serialization.pkcs12 import PBES
 
-from lamassu.kernel.errors import NotFound, Unavailable
+from lamassu.kernel.errors import Conflict, NotFound, Unavailable
 from lamassu.kernel.x509.pem import pem_of
+from lamassu.services.ca.rules.imported import BroughtCa
+from lamassu.services.ca.storage import CaStorage
+from lamassu.services.ca.usecases.import_ca import CaImport
 from lamassu.services.kms.contract import Binding, KeyAlgorithm, KeyPurpose, KeySpec
 from lamassu.services.kms.model import ImportedKey
 from tests.support.pki import Made, make, usage
@@ -800,3 +803,26 @@ async def test_a_ca_is_asked_for_under_an_imported_root_without_key(world: World
 
     assert answer.status_code == 201, answer.text
     assert (await levels(world))["between"] == ("far-root", 0, 1)
+
+
+async def test_two_processes_that_import_at_once_leave_one_ca_of_a_key_identifier(
+    world: World,
+) -> None:
+    """Neither sees the other's row when it judges: the database decides."""
+    await world.profile()
+    first, second = (strange(identifier=b"\x0a" * 20, serial=n) for n in (1, 2))
+    other = CaImport(
+        store=CaStorage(world.database), keys=world.kms, clock=world.clock, platform_cas=None
+    )
+    brought = BroughtCa(id="second", certificate=second.der)
+
+    outcomes = await asyncio.gather(
+        world.api.post("/v1/cas/import", json=without_key(first, "first")),
+        other.take(brought, caller=ALICE),
+        return_exceptions=True,
+    )
+
+    assert len(await world.ca.list_cas()) == 1
+    assert any(
+        isinstance(one, Conflict) or getattr(one, "status_code", 0) == 409 for one in outcomes
+    )

@@ -176,6 +176,7 @@ def changeable_of_ca(authority: CertificationAuthority) -> dict[str, object]:
     """What of a CA can change."""
     return {
         "serial_number": authority.certificate.serial_number,
+        "subject_key_id": authority.certificate.subject_key_id,
         "profile_id": authority.profile_id,
         "metadata": users_own(authority.metadata),
         "alert_at": _alert(authority.certificate, authority.metadata),

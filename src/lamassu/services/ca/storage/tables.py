@@ -168,8 +168,18 @@ cas = Table(
     Column("successor_id", Text),
     Column("lineage_id", Text),  # of the first generation; absent for a first generation
     Column("alert_at", UtcDateTime),  # when the next of its expiration deltas is due
+    Column("subject_key_id", Text),  # its certificate's
     UniqueConstraint("serial_number", name="uq_ca_cas_serial_number"),
     UniqueConstraint("successor_id", name="uq_ca_cas_successor_id"),
+    # security rule 14: whoever is found by a key identifier, or by a key, is one CA
+    Index("uq_ca_cas_subject_key_id", "subject_key_id", unique=True),
+    Index(
+        "uq_ca_cas_key_id",
+        "key_id",
+        unique=True,
+        postgresql_where=text("key_id <> ''"),
+        sqlite_where=text("key_id <> ''"),
+    ),
     Index("ix_ca_cas_lineage_id", "lineage_id"),
     Index("ix_ca_cas_parent_id", "parent_id"),
     Index("ix_ca_cas_profile_id", "profile_id"),
