@@ -43,6 +43,7 @@ class Operator(StrEnum):
     LE = "le"
     GT = "gt"
     GE = "ge"
+    JSONPATH = "jsonpath"
 
 
 FilterValue = str | datetime | float | tuple[str, ...]
@@ -61,6 +62,7 @@ class Filter:
 class ListQuery:
     """A page of a list: conditions, order, size, and where the page before it ended.
 
+    `sort_path` are the keys that lead to the value to sort by, within a JSON field.
     `after` holds the last row's sort value and primary key (keyset paging), or is empty.
     """
 
@@ -69,6 +71,7 @@ class ListQuery:
     descending: bool = False
     filters: Sequence[Filter] = ()
     after: tuple[str | float | None, str] | None = None
+    sort_path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

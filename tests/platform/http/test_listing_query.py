@@ -59,7 +59,10 @@ def test_the_order() -> None:
     assert not query(sort_by="size", sort_mode="DESC").descending
     assert refusal(sort_by="secret").code == "unknown_sort_field"
     assert query(sort_by="tags").sort_by == "tags"
-    assert refusal(sort_by="metadata[jsonpath]$.a").code == "not_available"
+    by_value = query(sort_by='metadata[jsonpath]$.a."b c"')
+    assert (by_value.sort_by, by_value.sort_path) == ("metadata", ("a", "b c"))
+    assert refusal(sort_by="metadata[jsonpath]$.a[0]").code == "invalid_json_path"
+    assert refusal(sort_by="metadata").code == "unknown_sort_field"
 
 
 # --- filters --------------------------------------------------------------------------------
@@ -106,7 +109,8 @@ def test_the_grammar_of_filters(text: str, expected: Filter) -> None:
         ("size[ct]1", "invalid_filter_operator", "operand 'ct' for field 'size' of type 3"),
         ("colour[ct]R", "invalid_filter_operator", "operand 'ct' for field 'colour' of type 4"),
         ("metadata[eq]x", "invalid_filter_operator", "operand 'eq' for field 'metadata' of type 5"),
-        ("metadata[JSONPath]$.a", "not_available", "JSON path"),
+        ("metadata[JSONPath]$.a", "invalid_json_path", "asks nothing"),
+        ("metadata[jsonpath]$.a == " + "1" * 500, "invalid_json_path", "500"),
         ("id[; drop]x", "invalid_filter_operator", "drop"),
         ("size[eq]1_0", "invalid_filter", "number"),
         ("size[eq]nan", "invalid_filter", "number"),

@@ -15,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lamassu.kernel.clock import Clock
-from lamassu.kernel.errors import Conflict, LamassuError, Unavailable
+from lamassu.kernel.errors import Conflict, LamassuError, RuleViolation, Unavailable
 from lamassu.kernel.records import Record
 from lamassu.platform.database.dialect import Dialect
-from lamassu.platform.database.failures import translated
+from lamassu.platform.database.failures import out_of_time, translated
 from lamassu.platform.database.journal_tables import tables
 from lamassu.platform.database.kept_answers import Keeping, insertion, keeping
 from lamassu.platform.database.migrate import check_revision, migrate
@@ -41,6 +41,10 @@ class Store(Protocol):
 
     def reading(self, service: str) -> AbstractAsyncContextManager[AsyncConnection]:
         """A connection that sees what was committed."""
+        ...
+
+    def listing(self, service: str) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Likewise, in one state; a statement ends with `out_of_time` when it takes too long."""
         ...
 
     async def fetch(self, service: str, statement: Prepared, values: Values) -> Sequence[Any]:
@@ -204,6 +208,25 @@ class Database:
             async with self._store.reading(service) as connection:
                 yield connection
         except SQLAlchemyError as error:
+            raise translated(error) or error from error
+
+    @asynccontextmanager
+    async def listing(self, service: str) -> AsyncIterator[AsyncConnection]:
+        """A connection to read a list with, which clients may ask for in ways that no index
+        serves: such a statement is given up in time. Raises `RuleViolation`
+        (`query_too_expensive`)."""
+        try:
+            async with self._store.listing(service) as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            if out_of_time(error):
+                raise RuleViolation(
+                    "no index serves this question, and reading all rows takes too long; filter by"
+                    " serial number, name, issuer, status or a date as well, search for three"
+                    " letters or more, or sort by a plain field",
+                    code="query_too_expensive",
+                    field="filter",
+                ) from error
             raise translated(error) or error from error
 
     async def fetch(self, service: str, statement: Prepared, values: Values) -> Sequence[Any]:

@@ -44,6 +44,11 @@ def code_of(error: BaseException) -> str:
     return ""
 
 
+def out_of_time(error: BaseException) -> bool:
+    """Whether a statement was given up because it took too long."""
+    return code_of(error) in ("57014", "SQLITE_INTERRUPT")
+
+
 def table_of(conflict: Conflict) -> str:
     """The table whose key was in the way; empty when the driver does not tell."""
     error = conflict.__cause__

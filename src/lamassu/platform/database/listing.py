@@ -12,12 +12,10 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import (
     Boolean,
-    ColumnElement,
     Double,
     Integer,
     Row,
     Select,
-    and_,
     bindparam,
     case,
     cast,
@@ -34,11 +32,19 @@ from sqlalchemy.types import Text
 
 from lamassu.kernel.errors import Malformed, RuleViolation
 from lamassu.kernel.listing import Filter, ListQuery, Operator, Page
+from lamassu.platform.database.list_fields import (
+    Choice,
+    Column,
+    Field,
+    JsonField,
+    Place,
+    Run,
+    Seldom,
+    Verdict,
+)
 from lamassu.platform.database.types import JsonDocument, UtcDateTime, time_of, time_text
 
-Column: TypeAlias = ColumnElement[Any]
-Verdict: TypeAlias = ColumnElement[bool]
-Position: TypeAlias = tuple[str | float | None, str]
+Position: TypeAlias = tuple[Place, str]
 
 _SORT = "listing_sort"
 _KEY = "listing_key"
@@ -49,7 +55,7 @@ async def fetch_page(
     connection: AsyncConnection,
     base: Select[Any],
     *,
-    columns: Mapping[str, Column],
+    columns: Mapping[str, Field],
     key: Column,
     query: ListQuery,
 ) -> Page[Row[Any]]:
@@ -60,27 +66,34 @@ async def fetch_page(
     `columns` lacks and `Malformed` for a value that the field cannot be compared with.
     """
     statement = filtered(connection, base, columns=columns, filters=query.filters)
-    sort = _sortable(_column(columns, query.sort_by)) if query.sort_by else key
+    runs = list(_runs(connection, columns, query)) if query.sort_by else [Run(true())]
+    if query.descending:
+        runs.reverse()
     if query.after is not None:
-        statement = statement.where(_beyond(sort, key, query.after, descending=query.descending))
-    statement = (
-        statement.add_columns(sort.label(_SORT), key.label(_KEY))
-        .order_by(*_order(sort, key, descending=query.descending))
-        .limit(query.page_size + 1)
-    )
-    rows = (await connection.execute(statement)).all()
-    if len(rows) <= query.page_size:
-        return Page(rows)
-    kept = rows[: query.page_size]
-    last = kept[-1]._mapping
-    return Page(kept, (_position(last[_SORT]), str(last[_KEY])))
+        runs = runs[_place(runs, query.after[0], keyed=not query.sort_by) :]
+    rows: list[Row[Any]] = []
+    last: Run | None = None
+    for number, run in enumerate(runs):
+        after = query.after if number == 0 else None
+        part = _part(statement, run, key, after, descending=query.descending)
+        found = (await connection.execute(part.limit(query.page_size + 1 - len(rows)))).all()
+        if len(rows) + len(found) > query.page_size:
+            if len(rows) < query.page_size:
+                rows += found[: query.page_size - len(rows)]
+                last = run
+            assert last is not None
+            return Page(rows, _position(last, rows[-1]))
+        if found:
+            rows += found
+            last = run
+    return Page(rows)
 
 
 def filtered(
     connection: AsyncConnection,
     base: Select[Any],
     *,
-    columns: Mapping[str, Column],
+    columns: Mapping[str, Field],
     filters: Sequence[Filter],
 ) -> Select[Any]:
     """`base` with the conditions of `filters`, for counting. Raises as `fetch_page`."""
@@ -88,7 +101,7 @@ def filtered(
     return base.where(*(_condition(columns, each, dialect) for each in filters))
 
 
-def _column(columns: Mapping[str, Column], name: str) -> Column:
+def _field(columns: Mapping[str, Field], name: str) -> Field:
     try:
         return columns[name]
     except KeyError:
@@ -102,52 +115,77 @@ def _column(columns: Mapping[str, Column], name: str) -> Column:
 # --- order and position ---------------------------------------------------------------------
 
 
-def _sortable(column: Column) -> Column:
-    """Arrays go by their text, as far as a bookmark carries it; the key settles the rest."""
-    if not isinstance(column.type, JsonDocument):
-        return column
-    return func.substr(cast(column, Text), 1, _SORTED_CHARACTERS, type_=Text())
+def _runs(
+    connection: AsyncConnection, columns: Mapping[str, Field], query: ListQuery
+) -> Sequence[Run]:
+    field = _field(columns, query.sort_by or "")
+    if isinstance(field, JsonField):
+        return field.runs(query.sort_path, connection.dialect.name)
+    if isinstance(field, Choice | Seldom):
+        return field.runs()
+    column = field
+    if isinstance(column.type, JsonDocument):
+        # arrays go by their text, as far as a bookmark carries it; the key settles the rest
+        column = func.substr(cast(column, Text), 1, _SORTED_CHARACTERS, type_=Text())
+    if not _may_be_missing(column):
+        return [Run(true(), order=column)]
+    return [Run(column.is_(None)), Run(column.is_not(None), order=column)]
+
+
+def _place(runs: Sequence[Run], value: Place, *, keyed: bool) -> int:
+    """The run that a bookmark's value is in. Raises `Malformed`."""
+    for number, run in enumerate(runs):
+        if keyed or run.holds(value):
+            return number
+    raise Malformed("not a valid bookmark", code="invalid_bookmark", field="bookmark")
 
 
 def _may_be_missing(column: Column) -> bool:
     return bool(getattr(column, "nullable", True))
 
 
-def _order(sort: Column, key: Column, *, descending: bool) -> list[Column]:
-    """Without NULLS for a column that has none: an index serves only the order it was made in."""
-    way: Callable[[Column], Column] = (
-        (lambda column: column.desc()) if descending else (lambda column: column.asc())
+def _part(
+    statement: Select[Any], run: Run, key: Column, after: Position | None, *, descending: bool
+) -> Select[Any]:
+    """The rows of a run in order. Without NULLS: an index serves only the order it was made in."""
+    order, sort = [key], run.order if run.order is not None and run.order is not key else None
+    if sort is not None:
+        order.insert(0, sort)
+    statement = statement.where(run.where)
+    if after is not None:
+        value, last_key = after
+        place: Column = tuple_(*order) if sort is not None else key
+        marks: list[Column] = [_bound(key, last_key)]
+        if sort is not None:
+            marks.insert(0, _bound(sort, _unmarked(run, value)))
+        limit = tuple_(*marks) if sort is not None else marks[0]
+        statement = statement.where(place < limit if descending else place > limit)
+    shown = literal(None, Text()) if run.order is None else run.order
+    return statement.add_columns(shown.label(_SORT), key.label(_KEY)).order_by(
+        *(each.desc() if descending else each.asc() for each in order)
     )
-    if sort is key:
-        return [way(key)]
-    first = way(sort)
-    if _may_be_missing(sort):
-        first = first.nulls_last() if descending else first.nulls_first()
-    return [first, way(key)]
 
 
-def _beyond(sort: Column, key: Column, after: Position, *, descending: bool) -> Verdict:
-    value, last_key = after
-    mark = _bound(key, last_key)
-    beyond_key = key < mark if descending else key > mark
-    if sort is key:
-        return beyond_key
-    if value is None:
-        same = and_(sort.is_(None), beyond_key)
-        return same if descending else or_(sort.is_not(None), same)
-    limit = _bound(sort, value)
-    pair, marks = tuple_(sort, key), tuple_(limit, mark)
-    if not descending:
-        return pair > marks
-    return or_(pair < marks, sort.is_(None)) if _may_be_missing(sort) else pair < marks
-
-
-def _position(value: object) -> str | float | None:
-    if value is None or isinstance(value, str | float | int):
+def _unmarked(run: Run, value: Place) -> Place:
+    if not run.mark:
         return value
+    text = str(value).removeprefix(run.mark)
+    if isinstance(run.order is not None and run.order.type, Text):
+        return text
+    return float(text)
+
+
+def _position(run: Run, row: Row[Any]) -> Position:
+    """Where a page goes on that ended with this row."""
+    found = row._mapping
+    if run.order is None:
+        return run.value, str(found[_KEY])
+    value = found[_SORT]
     if isinstance(value, datetime):
-        return time_text(value)
-    raise RuleViolation("this field cannot be sorted by", code="not_sortable")
+        value = time_text(value)
+    elif value is not None and not isinstance(value, str | float | int):
+        raise RuleViolation("this field cannot be sorted by", code="not_sortable")
+    return f"{run.mark}{value}" if run.mark else value, str(found[_KEY])
 
 
 # --- values ---------------------------------------------------------------------------------
@@ -204,16 +242,46 @@ def _has_surrogates(text: str) -> bool:
 # --- conditions -----------------------------------------------------------------------------
 
 
-def _condition(columns: Mapping[str, Column], condition: Filter, dialect: str) -> Verdict:
-    column = _column(columns, condition.field)
+def _condition(columns: Mapping[str, Field], condition: Filter, dialect: str) -> Verdict:
+    field = _field(columns, condition.field)
     try:
-        if isinstance(column.type, JsonDocument):
-            return _holds(column, condition, dialect)
-        return _CONDITIONS[condition.operator](column, condition.value)
+        return _asked(field, condition, dialect)
     except Malformed as error:
         raise Malformed(
             f"filter '{condition.field}': {error.text}", code=error.code, field=condition.field
         ) from None
+
+
+def _asked(field: Field, condition: Filter, dialect: str) -> Verdict:
+    if isinstance(field, JsonField):
+        return field.condition(condition, dialect)
+    if isinstance(field, Choice):
+        return field.condition(condition)
+    if isinstance(field, Seldom):
+        return _seldom(field, condition, dialect)
+    if isinstance(field.type, JsonDocument):
+        return _holds(field, condition, dialect)
+    if condition.operator not in _CONDITIONS:
+        raise Malformed("takes no JSON path", code="invalid_filter_operator")
+    if dialect == "postgresql" and condition.operator in _FOLDED:
+        return _FOLDED[condition.operator](field, condition.value)
+    return _CONDITIONS[condition.operator](field, condition.value)
+
+
+def _seldom(field: Seldom, condition: Filter, dialect: str) -> Verdict:
+    """Said in the words of the partial index where it can serve."""
+    if field.shown is None:
+        plain = _asked(field.column, condition, dialect)
+        named = condition.operator is Operator.EQ and condition.value != field.least
+        return plain & field.having if named else plain
+    wanted = _time(condition.value)
+    found = _CONDITIONS[condition.operator](field.column, wanted) & field.having
+    unset = {
+        Operator.EQ: field.shown == wanted,
+        Operator.BF: field.shown < wanted,
+        Operator.AF: field.shown > wanted,
+    }[condition.operator]
+    return or_(field.without, found) if unset else found
 
 
 def _items(value: object) -> list[object]:
@@ -238,8 +306,7 @@ def _contains(column: Column, value: object) -> Verdict:
 
 def _contains_ic(column: Column, value: object) -> Verdict:
     # both sides fold in the database, whose idea of letters may differ from Python's
-    escaped = _text(value).replace("/", "//").replace("%", "/%").replace("_", "/_")
-    pattern = bindparam(None, f"%{escaped}%", type_=Text())
+    pattern = bindparam(None, f"%{_escaped(value)}%", type_=Text())
     return _folded(column).like(_folded(pattern), escape="/")
 
 
@@ -286,11 +353,43 @@ _CONDITIONS: Mapping[Operator, Callable[[Column, object], Verdict]] = {
 }
 
 
+def _like_ic(column: Column, value: object) -> Verdict:
+    return _ilike(column, f"%{_escaped(value)}%")
+
+
+def _ilike(column: Column, pattern: str) -> Verdict:
+    """In the words that an index of letter groups serves."""
+    return column.ilike(bindparam(None, pattern, type_=Text()), escape="/")
+
+
+def _escaped(value: object) -> str:
+    return _text(value).replace("/", "//").replace("%", "/%").replace("_", "/_")
+
+
+def _equal_folded(column: Column, value: object) -> Verdict:
+    return _ilike(column, _escaped(value))
+
+
+def _one_of_folded(column: Column, value: object) -> Verdict:
+    items = _items(value)
+    return or_(*(_equal_folded(column, item) for item in items)) if items else true()
+
+
+# PostgreSQL's own way to compare without case
+_FOLDED: Mapping[Operator, Callable[[Column, object], Verdict]] = {
+    Operator.EQ_IC: _equal_folded,
+    Operator.CT_IC: _like_ic,
+    Operator.IN_IC: _one_of_folded,
+}
+
+
 def _holds(column: Column, condition: Filter, dialect: str) -> Verdict:
     """Whether the array has the value as a whole element; a missing array has nothing."""
     if condition.operator not in (Operator.CT, Operator.CT_IC):
         raise Malformed("a list of texts takes only 'contains'", code="invalid_filter_operator")
     wanted: Column = bindparam(None, _text(condition.value), type_=Text())
+    if dialect == "postgresql" and condition.operator is Operator.CT:
+        return (func.jsonb_typeof(column) == "array") & column.op("?", is_comparison=True)(wanted)
     if dialect == "postgresql":
         array = case((func.jsonb_typeof(column) == "array", column), else_=None)
         element: Column = func.jsonb_array_elements_text(array).column_valued("element")

@@ -88,6 +88,18 @@ class PostgresqlSession:
     async def begin(self) -> None:
         await self._control("BEGIN")
 
+    async def begin_listing(self, patience: float) -> None:
+        """A transaction that reads; `patience` in seconds for each of its statements.
+
+        Plans are made anew each time: one for any value would know neither how many rows this
+        value has nor that a partial index is about it.
+        """
+        await self._control(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
+            f" SET LOCAL statement_timeout = {int(patience * 1000)};"
+            " SET LOCAL plan_cache_mode = force_custom_plan"
+        )
+
     async def commit(self) -> None:
         """After a failed statement PostgreSQL answers COMMIT with a rollback.
 
@@ -232,8 +244,10 @@ class SessionPool:
 class PostgresqlStore:
     """What `Database` needs of PostgreSQL."""
 
-    def __init__(self, pools: dict[str, SessionPool]) -> None:
+    def __init__(self, pools: dict[str, SessionPool], *, list_patience: float) -> None:
+        """`list_patience` in seconds."""
         self._pools = pools
+        self._list_patience = list_patience
 
     @classmethod
     async def open(cls, settings: DatabaseSettings, services: Sequence[str]) -> PostgresqlStore:
@@ -245,7 +259,8 @@ class PostgresqlStore:
                     _engine(settings, service), size=settings.pool_size, patience=patience
                 )
                 for service in services
-            }
+            },
+            list_patience=settings.list_patience.total_seconds(),
         )
 
     @asynccontextmanager
@@ -265,6 +280,15 @@ class PostgresqlStore:
         """Each statement by itself, so that a single read is a single round trip."""
         async with self._pools[service].session() as session:
             yield session.connection
+
+    @asynccontextmanager
+    async def listing(self, service: str) -> AsyncIterator[AsyncConnection]:
+        async with self._pools[service].session() as session:
+            await session.begin_listing(self._list_patience)
+            try:
+                yield session.connection
+            finally:
+                await session.rollback()
 
     async def fetch(self, service: str, statement: Prepared, values: Values) -> Sequence[Any]:
         async with self._pools[service].session() as session:

@@ -30,6 +30,7 @@ class DatabaseSettings:
     `service_users` maps a service's name to its own role; others use `username`.
     `pool_size` bounds the connections of each service (readers, on SQLite).
     `patience` is how long a unit waits for its turn, a lock or a statement before it gives up.
+    `list_patience` is how long a statement of a list may take: what no index serves ends there.
     `durable` false leaves out SQLite's syncs: for tests only.
     """
 
@@ -48,6 +49,7 @@ class DatabaseSettings:
     pool_size: int = 8
     connect_timeout: timedelta = timedelta(seconds=5)
     patience: timedelta = timedelta(seconds=10)
+    list_patience: timedelta = timedelta(seconds=2)
     durable: bool = True
 
     @classmethod

@@ -287,7 +287,10 @@ class SqliteStore:
         group_commit: GroupCommit,
         readers: AsyncEngine,
         quick_reader: QuickReader,
+        list_patience: float,
     ) -> None:
+        """`list_patience` in seconds."""
+        self._list_patience = list_patience
         self._path = path
         self._file = _identity(path)
         self._writer_engine = writer_engine
@@ -329,6 +332,7 @@ class SqliteStore:
             group_commit=GroupCommit(writer, patience),
             readers=_reader_engine(path, settings),
             quick_reader=QuickReader(quick),
+            list_patience=settings.list_patience.total_seconds(),
         )
 
     @asynccontextmanager
@@ -340,6 +344,14 @@ class SqliteStore:
     async def reading(self, service: str) -> AsyncIterator[AsyncConnection]:
         async with self._readers.connect() as connection:
             yield connection
+
+    @asynccontextmanager
+    async def listing(self, service: str) -> AsyncIterator[AsyncConnection]:
+        async with self._readers.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, FileConnection)
+            with driver.bounded(self._list_patience):
+                yield connection
 
     async def fetch(self, service: str, statement: Prepared, values: Values) -> Sequence[Any]:
         plan = statement.on(self._connection.dialect)

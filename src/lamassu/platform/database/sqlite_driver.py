@@ -7,13 +7,15 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, Self, TypeVar
 
 import aiosqlite
 
+from lamassu.platform.database import json_functions
 from lamassu.platform.database.failures import unavailable
 
 P = ParamSpec("P")
@@ -22,6 +24,7 @@ Parameters = Sequence[object]
 # Savepoints within a transaction that was begun: neither a lock nor the disk is waited for.
 _INSTANT = frozenset({"SAVEPOINT unit", "RELEASE unit", "ROLLBACK TO unit"})
 _READS = re.compile(r"\s*(?:SELECT|WITH)\b(?!.*\b(?:INSERT|UPDATE|DELETE|REPLACE)\b)", re.I | re.S)
+_STEPS = 10_000  # of SQLite's machine between two looks at the clock
 _INTERRUPT_AGAIN = 0.02
 """Seconds; an interrupt that comes before the thread has begun the statement has no effect."""
 
@@ -49,6 +52,7 @@ def connector(
             cached_statements=512,
         )
         _write_ahead(connection, patience)
+        json_functions.register(connection)
         for pragma in (
             # the write-ahead log is synced before each commit returns
             f"synchronous = {'FULL' if durable else 'OFF'}",
@@ -149,6 +153,16 @@ class FileConnection(aiosqlite.Connection):
     @property
     def in_transaction(self) -> bool:
         return self._connection is not None and self._connection.in_transaction
+
+    @contextmanager
+    def bounded(self, patience: float) -> Iterator[None]:
+        """Statements within are interrupted `patience` seconds from now."""
+        deadline = time.monotonic() + patience
+        self.raw.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+        try:
+            yield
+        finally:
+            self.raw.set_progress_handler(None, 0)
 
     async def trip(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` in the connection's thread."""

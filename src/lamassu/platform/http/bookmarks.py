@@ -16,7 +16,7 @@ from lamassu.kernel.listing import Filter, FilterValue, ListQuery, Operator
 
 _TAG_LENGTH = 16
 _MAX_LENGTH = 16 * 1024
-_VERSION = 1
+_VERSION = 2
 
 
 class Bookmarks:
@@ -38,6 +38,7 @@ class Bookmarks:
             _VERSION,
             query.page_size,
             query.sort_by,
+            list(query.sort_path),
             query.descending,
             [[f.field, f.operator.value, _plain(f.value)] for f in query.filters],
             list(after),
@@ -49,12 +50,14 @@ class Bookmarks:
     def read(self, bookmark: str, *, binding: str) -> ListQuery:
         """The query in a bookmark that `write` made. Raises `Malformed` for any other text."""
         payload = self._verified(bookmark, binding)
-        version, page_size, sort_by, descending, filters, after = json.loads(payload)
-        if version != _VERSION:
+        version, *content = json.loads(payload)
+        if version != _VERSION:  # made by another release
             raise _not_valid()
+        page_size, sort_by, sort_path, descending, filters, after = content
         query = ListQuery(page_size=page_size, sort_by=sort_by, descending=descending)
         return replace(
             query,
+            sort_path=tuple(sort_path),
             filters=tuple(Filter(name, Operator(op), _value(v)) for name, op, v in filters),
             after=(after[0], after[1]),
         )

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from lamassu.kernel.errors import Malformed
 from lamassu.kernel.identity import Caller, Peer
-from lamassu.kernel.listing import Filterable, ListQuery, Page
+from lamassu.kernel.listing import FieldType, Filterable, ListQuery, Page
 from lamassu.kernel.records import Json
 from lamassu.platform.http.answers import json_bytes, json_bytes_answer
 from lamassu.platform.http.bookmarks import Bookmarks
@@ -162,4 +162,6 @@ def _known(query: ListQuery, fields: Filterable) -> bool:
     names = [condition.field for condition in query.filters]
     if query.sort_by is not None:
         names.append(query.sort_by)
+        if bool(query.sort_path) != (fields.fields.get(query.sort_by) is FieldType.JSON):
+            return False
     return all(name in fields.fields for name in names)

@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from urllib.parse import unquote_plus
 
 from lamassu.kernel.errors import Malformed
+from lamassu.kernel.json_path import parse_predicate, parse_sort_path, written
 from lamassu.kernel.listing import (
     FieldType,
     Filter,
@@ -53,7 +55,7 @@ OPERATORS: Mapping[FieldType, frozenset[Operator]] = {
     FieldType.DATE: frozenset({_O.EQ, _O.BF, _O.AF}),
     FieldType.NUMBER: frozenset({_O.EQ, _O.NE, _O.LT, _O.LE, _O.GT, _O.GE}),
     FieldType.ENUM: frozenset({_O.EQ, _O.NE, _O.IN}),
-    FieldType.JSON: frozenset(),
+    FieldType.JSON: frozenset({_O.JSONPATH}),
 }
 _TYPE_NUMBERS = {
     FieldType.STRING: 0,
@@ -77,9 +79,11 @@ def parse_list_query(arguments: Mapping[str, Sequence[str]], fields: Filterable)
     texts = arguments.get("filter", ())
     if len(texts) > _MAX_FILTERS:
         raise Malformed(f"at most {_MAX_FILTERS} filters at once", field="filter")
+    sort_by, sort_path = _sort_field(_last(arguments, "sort_by") or "", fields)
     return ListQuery(
         page_size=_page_size(_last(arguments, "page_size")),
-        sort_by=_sort_field(_last(arguments, "sort_by") or "", fields),
+        sort_by=sort_by,
+        sort_path=sort_path,
         descending=_last(arguments, "sort_mode") == "desc",
         filters=tuple(parse_filter(text, fields) for text in texts if text),
     )
@@ -103,8 +107,6 @@ def parse_filter(text: str, fields: Filterable) -> Filter:
 
 def _operator(name: str, operand: str, kind: FieldType) -> Operator:
     word = operand.lower()
-    if kind is FieldType.JSON and word == "jsonpath":
-        raise _bad("filters by JSON path are not available yet", code="not_available")
     try:
         operator = Operator(_ALIASES.get(word, word))
     except ValueError:
@@ -125,6 +127,8 @@ def _filter_value(
         return _date(name, text)
     if kind is FieldType.NUMBER:
         return _number(name, text)
+    if kind is FieldType.JSON:
+        return _json_question(name, text)
     values = tuple(filter(None, text.split(","))) if operator in _LIST_OPERATORS else (text,)
     if len(values) > _MAX_LIST_VALUES:
         raise _bad(f"the filter on {name} lists more than {_MAX_LIST_VALUES} values")
@@ -161,19 +165,43 @@ def _number(name: str, text: str) -> float:
     return number
 
 
-def _sort_field(text: str, fields: Filterable) -> str | None:
+def _json_question(name: str, text: str) -> str:
+    """A JSON path predicate, in one canonical way. It comes encoded twice, as the original
+    wants it: what the query string's decoding left is decoded again."""
+    try:
+        return written(parse_predicate(unquote_plus(text, errors="strict")))
+    except UnicodeDecodeError:
+        raise _bad(f"the filter on {name} is not percent-encoded UTF-8") from None
+    except Malformed as fault:
+        raise _bad(f"the filter on {name}: {fault.text}", code=fault.code) from None
+
+
+def _sort_field(text: str, fields: Filterable) -> tuple[str | None, tuple[str, ...]]:
+    """The field, and within one that holds JSON the keys of the value to go by."""
     if not text:
-        return None
-    if "[" in text:
+        return None, ()
+    name, bracket, path = text.partition("[jsonpath]")
+    kind = fields.fields.get(name)
+    if kind is not None and (kind is FieldType.JSON) == bool(bracket):
+        return name, _sort_path(name, path) if bracket else ()
+    if kind is FieldType.JSON:
+        wanted = f"{name}[jsonpath]$.key"
         raise Malformed(
-            "sorting by JSON path is not available yet", code="not_available", field="sort_by"
+            f"{name} holds JSON; name the value to sort by, as in sort_by={wanted}",
+            code="unknown_sort_field",
+            field="sort_by",
         )
-    if fields.fields.get(text) not in _SORTABLE:
-        sortable = sorted(name for name, kind in fields.fields.items() if kind in _SORTABLE)
+    sortable = sorted(name for name, kind in fields.fields.items() if kind in _SORTABLE)
+    raise Malformed(_unknown(text, "sort", sortable), code="unknown_sort_field", field="sort_by")
+
+
+def _sort_path(name: str, text: str) -> tuple[str, ...]:
+    try:
+        return parse_sort_path(text)
+    except Malformed as fault:
         raise Malformed(
-            _unknown(text, "sort", sortable), code="unknown_sort_field", field="sort_by"
-        )
-    return text
+            f"the sort by {name}: {fault.text}", code=fault.code, field="sort_by"
+        ) from None
 
 
 def _page_size(text: str | None) -> int:
