@@ -51,7 +51,12 @@ async def running_jobs(platform: Platform) -> AsyncIterator[None]:
             await _attempt("gather_cosignatures", platform.issuance_log.gather)
             await asyncio.sleep(WITNESS_INTERVAL)
 
-    jobs = (every_minute, filters, cascades, witnesses)
+    async def linters() -> None:
+        while True:
+            await platform.ca.sampled_lint.wait()
+            await _attempt("lint_samples", platform.ca.sampled_lint.read_all)
+
+    jobs = (every_minute, filters, cascades, witnesses, linters)
     tasks = [asyncio.create_task(job()) for job in jobs]
     try:
         yield

@@ -175,8 +175,11 @@ async def _connect(
         own_hosts=await access.own_hosts(),
         people=access,
         production=mode is Mode.PRODUCTION,
+        allow_cascade_delete=settings.ca.allow_cascade_delete,
         replay_worker=partial(worker.run, replay),
         platform_cas=access.trust_anchor_pem,
+        lint_sample=settings.ca.lint_sample,
+        lint_meter=metrics.lint,
     )
     access.approvals = ca.approvals
     va = VaService(

@@ -12,7 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from lamassu.kernel.errors import RuleViolation
 from lamassu.kernel.x509 import lint
 from lamassu.services.ca.rules import template as templates
+from lamassu.services.ca.storage import CaStorage
 from lamassu.services.ca.usecases import lint as linters
+from lamassu.services.ca.usecases import sample_lint
+from lamassu.services.ca.usecases.sample_lint import FINDING_EVENT, SampledLint
 
 from .test_profiles import ORIGINAL
 from .world import DEVICE_PROFILE, World, csr, wire_csr
@@ -155,3 +158,70 @@ async def test_a_profile_dry_run_uses_no_key_of_the_platform(
     await linters.lint_profile(DEVICE_PROFILE, world.clock.now())
 
     assert used == []
+
+
+class Meter:
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def sampled(self, *, clean: bool) -> None:
+        self.seen.append(clean)
+
+
+async def test_a_finding_in_the_sample_is_an_event_a_record_and_a_count(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.hierarchy()
+    meter = Meter()
+    sampled = SampledLint(store=CaStorage(world.database), clock=world.clock, rate=1.0, meter=meter)
+    issued = await world.issue()
+
+    sampled.offer(issued)
+    await sampled.read_all()
+    assert meter.seen == [True]
+    assert FINDING_EVENT not in await world.event_types()
+
+    monkeypatch.setattr(sample_lint, "linter_findings", lambda der: ["pkix.finding at here"])
+    sampled.offer(issued)
+    await sampled.wait()
+    await sampled.read_all()
+
+    assert meter.seen == [True, False]
+    assert (await world.event_types()).count(FINDING_EVENT) == 1
+    assert "pkix.finding at here" in str(await world.records("audit"))
+    # it was issued, and what becomes of it is for people to decide
+    assert (await world.ca.get_certificate(issued.serial_number)).der == issued.der
+
+
+async def test_nothing_is_sampled_unless_asked_and_what_waits_is_bounded(world: World) -> None:
+    await world.hierarchy()
+    issued = await world.issue()
+    meter = Meter()
+    store = CaStorage(world.database)
+
+    never = SampledLint(store=store, clock=world.clock, rate=0.0, meter=meter)
+    never.offer(issued)
+    await never.read_all()
+    assert meter.seen == []
+
+    always = SampledLint(store=store, clock=world.clock, rate=1.0, meter=meter)
+    for _ in range(100):
+        always.offer(issued)
+    await always.read_all()
+    assert 0 < len(meter.seen) < 100
+
+
+async def test_what_is_issued_is_offered_to_the_sample_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.hierarchy()
+    offered: list[str] = []
+    monkeypatch.setattr(
+        world.ca.sampled_lint, "offer", lambda one: offered.append(one.serial_number)
+    )
+
+    issued = await world.issue(request_key="once")
+    again = await world.issue(request_key="once")
+
+    assert issued == again
+    assert offered == [issued.serial_number]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, SecretStr
 
 from lamassu.kernel.errors import LamassuError, RuleViolation
 from lamassu.kernel.signed_note import parse_verifier_key
+from lamassu.kernel.wire_text import parse_duration
 from lamassu.platform.config.engine_sections import CryptoEngines, SoftwareEngine
 from lamassu.platform.config.sections import Port, Section, base_url
 from lamassu.platform.database.dialect import Dialect
@@ -113,6 +115,40 @@ class Va(Section):
     """`va`: bases of the OCSP, CRL and CA certificate addresses that certificates carry."""
 
     public_urls: tuple[Annotated[str, base_url("http")], ...] = ("http://127.0.0.1:8080",)
+
+
+class Ca(Section):
+    """`ca`: `lint_sample` is the share of issued certificates that all linters read afterwards."""
+
+    lint_sample: Annotated[float, Field(ge=0, le=1)] = 0.01
+
+
+def _duration(text: str) -> str:
+    try:
+        length = parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"a duration such as 10m; {error}") from None
+    if length < timedelta(seconds=1):
+        raise ValueError("at least 1s")
+    return text
+
+
+class MonitoringJob(Section):
+    """`ca.certificate_monitoring_job`: how often it is looked what ended, and what is about to."""
+
+    enabled: bool = True
+    frequency: Annotated[str, AfterValidator(_duration)] = "10m"
+
+    @property
+    def period(self) -> timedelta:
+        return parse_duration(self.frequency)
+
+
+class Ca(Section):
+    """`ca`: `allow_cascade_delete` lets a CA be deleted with all that it issued."""
+
+    allow_cascade_delete: bool = False
+    certificate_monitoring_job: MonitoringJob = MonitoringJob()
 
 
 class Dms(Section):
@@ -227,6 +263,8 @@ class Settings(Section):
     crypto_engines: CryptoEngines = CryptoEngines(
         default_id="software", software=(SoftwareEngine(),)
     )
+    ca: Ca = Ca()
+    ca: Ca = Ca()
     va: Va = Va()
     dms: Dms = Dms()
     log: IssuanceLogSettings = IssuanceLogSettings()

@@ -20,6 +20,7 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.engines = EngineFigures(self._registry)
+        self.lint = LintFigures(self._registry)
 
     def exposition(self) -> bytes:
         """All figures, in the text format."""
@@ -72,3 +73,21 @@ class EngineFigures:
     def usable(self, engine_id: str, usable: bool) -> None:
         """Whether the engine is asked at all now."""
         self._up.labels(engine_id).set(1 if usable else 0)
+
+
+class LintFigures:
+    """What the CA's `LintMeter` wants."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._sampled = Counter(
+            "lamassu_lint_sampled_certificates",
+            "Issued certificates that all linters read, by whether they found something.",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in ("clean", "finding"):
+            self._sampled.labels(outcome)
+
+    def sampled(self, *, clean: bool) -> None:
+        """A certificate was read by all linters."""
+        self._sampled.labels("clean" if clean else "finding").inc()

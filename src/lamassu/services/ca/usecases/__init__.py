@@ -76,6 +76,7 @@ from lamassu.services.ca.usecases.replay_enrolments import (
 from lamassu.services.ca.usecases.request_certificate import CertificateRequests
 from lamassu.services.ca.usecases.requests import Requests
 from lamassu.services.ca.usecases.run_cascades import CascadeRunner
+from lamassu.services.ca.usecases.sample_lint import LintMeter, SampledLint
 from lamassu.services.ca.usecases.update_ca import Amendments
 from lamassu.services.ca.usecases.use_ca_key import CaSignatures
 from lamassu.services.kms.contract import Engine, Keys, MessageType
@@ -101,6 +102,8 @@ class CaService:
         production: bool = False,
         replay_worker: ReplayWorker = replay_in_thread,
         platform_cas: PlatformCas | None = None,
+        lint_sample: float = 0.0,
+        lint_meter: LintMeter | None = None,
     ) -> None:
         """`validation_urls` are bases such as `http://pki.example:8080`, under which OCSP, CRLs
         and CA certificates are found. `revocations` may be set later (the VA needs the CA
@@ -109,7 +112,8 @@ class CaService:
         nobody who asks by a CSR. `people` are those who can be made approvers.
         In `production` no root of a rehearsal is taken in. `platform_cas` tells the
         certificates of the platform's own CA, which is never imported. `replay_worker` replays
-        recorded enrolments where that holds up nobody.
+        recorded enrolments where that holds up nobody. `lint_sample` is the share of what is
+        issued that all linters read, which `lint_meter` counts.
         """
         self.revocations = revocations
         # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
@@ -118,12 +122,16 @@ class CaService:
         self._keys = keys
         self._clock = clock
         contexts = IssuingContexts(storage, validation_urls)
+        self.sampled_lint = SampledLint(
+            store=storage, clock=clock, rate=lint_sample, meter=lint_meter
+        )
         self._issuing = CertificateIssuing(
             store=storage,
             keys=keys,
             clock=clock,
             contexts=contexts,
             own_hosts=own_hosts,
+            sampled=self.sampled_lint,
         )
         self.approvals = ApprovalDesk(store=storage, people=people, clock=clock)
         self._holds = KeyHolds(store=storage, keys=keys)

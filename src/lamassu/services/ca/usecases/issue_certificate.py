@@ -29,6 +29,7 @@ from lamassu.services.ca.rules.template import CertificateTemplate, subject_key_
 from lamassu.services.ca.rules.usages import extended_key_usages_for, key_usage_for
 from lamassu.services.ca.usecases.draft_certificate import Wish, draft
 from lamassu.services.ca.usecases.issuers import IssuingContext, IssuingContexts, ca_not_found
+from lamassu.services.ca.usecases.sample_lint import SampledLint
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import Key, KeyPurpose, Keys
 
@@ -47,6 +48,7 @@ class CertificateIssuing:
         clock: Clock,
         contexts: IssuingContexts,
         own_hosts: Collection[str],
+        sampled: SampledLint,
     ) -> None:
         """`own_hosts` are the platform's own names, which no request is granted."""
         self._store = store
@@ -54,6 +56,7 @@ class CertificateIssuing:
         self._clock = clock
         self._contexts = contexts
         self._own_hosts = frozenset(own_hosts)
+        self._sampled = sampled
 
     async def issue(self, request: IssueRequest, *, subject_key: Key | None = None) -> Issued:
         """See `Authorities.issue`. With `subject_key` the platform made the CSR, for this key of
@@ -93,6 +96,8 @@ class CertificateIssuing:
                 context, request, new, now, created=subject_key is not None
             )
             if issued is not None:
+                if not issued.repeated:
+                    self._sampled.offer(issued.certificate)
                 return issued
         raise Unavailable("the CA is being changed; try again", code="ca_busy", retry_after=1)
 
