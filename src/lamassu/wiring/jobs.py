@@ -47,6 +47,12 @@ async def running_jobs(platform: Platform) -> AsyncIterator[None]:
             platform.ca.jobs_pending.clear()
 
     async def witnesses() -> None:
+    async def expiry() -> None:
+        monitoring = platform.settings.ca.certificate_monitoring_job
+        while monitoring.enabled:
+            await _attempt("monitor_expiry", platform.ca.expiry.run)
+            await asyncio.sleep(monitoring.period.total_seconds())
+
         while True:
             await _attempt("gather_cosignatures", platform.issuance_log.gather)
             await asyncio.sleep(WITNESS_INTERVAL)

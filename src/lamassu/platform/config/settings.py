@@ -117,12 +117,6 @@ class Va(Section):
     public_urls: tuple[Annotated[str, base_url("http")], ...] = ("http://127.0.0.1:8080",)
 
 
-class Ca(Section):
-    """`ca`: `lint_sample` is the share of issued certificates that all linters read afterwards."""
-
-    lint_sample: Annotated[float, Field(ge=0, le=1)] = 0.01
-
-
 def _duration(text: str) -> str:
     try:
         length = parse_duration(text)
@@ -145,10 +139,12 @@ class MonitoringJob(Section):
 
 
 class Ca(Section):
-    """`ca`: `allow_cascade_delete` lets a CA be deleted with all that it issued."""
+    """`ca`: `allow_cascade_delete` lets a CA be deleted with all that it issued; `lint_sample` is
+    the share of issued certificates that all linters read afterwards."""
 
     allow_cascade_delete: bool = False
     certificate_monitoring_job: MonitoringJob = MonitoringJob()
+    lint_sample: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
 class Dms(Section):
@@ -263,7 +259,6 @@ class Settings(Section):
     crypto_engines: CryptoEngines = CryptoEngines(
         default_id="software", software=(SoftwareEngine(),)
     )
-    ca: Ca = Ca()
     ca: Ca = Ca()
     va: Va = Va()
     dms: Dms = Dms()

@@ -111,6 +111,12 @@ database:
 va:
   public_urls: {json.dumps(list(choices.validation_urls))}
 
+ca:
+  allow_cascade_delete: false     # true: a CA can be deleted with all that it issued
+  certificate_monitoring_job:     # tells of certificates that ended, or are about to
+    enabled: true
+    frequency: 10m
+
 # What stands in where a DMS names none; bootstrap CAs are in no device's trust store.
 dms:
   enrollment_ca: manufacturing-ca

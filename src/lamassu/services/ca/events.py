@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lamassu.kernel.identity import system_caller
@@ -35,6 +36,21 @@ class KeyKeeper:
             await self._service.hold_key_of_certificate(name, caller=CALLER)
 
 
+class KeyRemover:
+    """Removes the keys of deleted CAs, should a crash have come between the two commits.
+    Idempotent."""
+
+    def __init__(self, service: CaService) -> None:
+        self._service = service
+
+    async def handle(self, event: StoredEvent) -> None:
+        """A key that any CA has stays, whatever the event says."""
+        data = event.data
+        key_id = data.get("KeyID") if isinstance(data, Mapping) else None
+        if isinstance(key_id, str):
+            await self._service.deletions.release_key(key_id, caller=CALLER)
+
+
 class KeyFollower:
     """Shows a CA's engine as it is, should a crash have come between the KMS's commit of a move
     and the CA's. Idempotent."""
@@ -54,6 +70,13 @@ def subscribe(bus: EventBus, service: CaService) -> None:
     keeper = KeyKeeper(service)
     bus.subscribe(
         consumer="ca-keys", service="ca", sources=["ca"], types=TYPES, handler=keeper.handle
+    )
+    bus.subscribe(
+        consumer="ca-deleted-keys",
+        service="ca",
+        sources=["ca"],
+        types=["ca.delete"],
+        handler=KeyRemover(service).handle,
     )
     bus.subscribe(
         consumer="ca-key-moves",

@@ -217,6 +217,14 @@ class CascadeJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Watermark:
+    """Of what ended until then, this serial number being the last of that instant, all was told."""
+
+    reached: datetime
+    serial_number: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class WasBefore:
     """What a certificate was before a job revoked it."""
 

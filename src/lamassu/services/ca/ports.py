@@ -33,6 +33,7 @@ from lamassu.services.ca.model import (
     RecordedEnrolment,
     StandingRow,
     WasBefore,
+    Watermark,
 )
 from lamassu.services.ca.rules.issuance_log import Cosigned, LogHead, Sequenced
 from lamassu.services.ca.rules.requests import KeptRequest
@@ -197,6 +198,56 @@ class CaTransaction(Protocol):
         """Remove certificates that this CA issued: serial numbers and last versions."""
         ...
 
+    async def lock_watermark(self) -> Watermark | None:
+        """Up to where it was told what ended; nobody else tells until the end."""
+        ...
+
+    async def save_watermark(self, mark: Watermark) -> None:
+        """It was told up to there."""
+        ...
+
+    async def ended_since(
+        self, mark: Watermark, *, now: datetime, limit: int
+    ) -> Sequence[Certificate]:
+        """Active certificates whose end has passed since, in its order."""
+        ...
+
+    async def holders_of(
+        self, serial_numbers: Sequence[str]
+    ) -> Mapping[str, CertificationAuthority]:
+        """The CAs whose present certificates these are."""
+        ...
+
+    async def lock_alerting(self, *, now: datetime, limit: int) -> Sequence[Certificate]:
+        """Certificates of whose end somebody wants to be told now."""
+        ...
+
+    async def lock_alerting_cas(
+        self, *, now: datetime, limit: int
+    ) -> Sequence[CertificationAuthority]:
+        """The same of CAs."""
+        ...
+
+    async def mark_reissued(self, serial_number: str, *, as_: str, at: datetime) -> None:
+        """Note on a CA's certificate which one followed it."""
+        ...
+
+    async def predecessor_of(self, ca_id: str) -> str | None:
+        """The generation that this CA follows."""
+        ...
+
+    async def names_issuer(self, ca_id: str) -> bool:
+        """Whether a stored certificate names this CA as its issuer, there or not."""
+        ...
+
+    async def delete_cas(self, ca_ids: Sequence[str]) -> None:
+        """Remove locked CAs; their certificates stay, and so do CAs below, without a parent."""
+        ...
+
+    async def delete_certificate(self, serial_number: str, *, ca_id: str) -> None:
+        """Remove a locked certificate, which this CA issued."""
+        ...
+
     async def insert_awaited(self, awaited: AwaitedCa) -> None:
         """Store a CA that waits for its certificate. Raises `Conflict` if the id is taken."""
         ...
@@ -353,6 +404,12 @@ class CaStore(Protocol):
     async def unreconciled(self, *, older_than: datetime, limit: int) -> Sequence[Certificate]: ...
 
     async def find_job(self, job_id: str) -> CascadeJob | None: ...
+
+    async def unfinished_jobs(self) -> Sequence[CascadeJob]: ...
+
+    async def has_key(self, key_id: str) -> bool:
+        """Whether any CA's key is this one."""
+        ...
 
     async def find_awaited(self, ca_id: str) -> AwaitedCa | None: ...
 

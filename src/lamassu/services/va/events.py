@@ -18,6 +18,7 @@ TYPES = (
     "ca.create",
     "ca.import",
     "ca.reissue",
+    "ca.delete",
     "ca.status.update",
     "certificate.status.update",
 )

@@ -29,6 +29,7 @@ class Operation(StrEnum):
     CHANGE_STATUS = "ca.status"
     DELETE = "ca.delete"
     REKEY = "ca.rekey"
+    REISSUE = "ca.reissue"
     CHANGE_PROFILE = "ca.profile"
     WEAKEN_PROFILE = "profile.weaken"
     CHANGE_APPROVALS = "ca.approvals"

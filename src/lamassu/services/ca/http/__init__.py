@@ -10,6 +10,7 @@ from lamassu.services.ca.http.certificates import certificate_routes
 from lamassu.services.ca.http.dry_runs import dry_run_routes
 from lamassu.services.ca.http.external import external_routes
 from lamassu.services.ca.http.imports import import_routes
+from lamassu.services.ca.http.lifecycle import lifecycle_routes
 from lamassu.services.ca.http.profiles import profile_routes
 from lamassu.services.ca.http.requests import request_routes
 from lamassu.services.ca.usecases import CaService
@@ -19,6 +20,7 @@ def routes(service: CaService) -> list[Route]:
     """All of them."""
     return [
         *external_routes(service),
+        *lifecycle_routes(service),
         *import_routes(service),
         *authority_routes(service),
         *ca_key_routes(service),

@@ -12,10 +12,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-_ALERTS = {
-    "postgresql_where": sa.text("alert_at IS NOT NULL"),
-    "sqlite_where": sa.text("alert_at IS NOT NULL"),
-}
+_ALERTS = sa.text("alert_at IS NOT NULL")
 
 
 def upgrade() -> None:
@@ -40,8 +37,14 @@ def upgrade() -> None:
     ):
         op.add_column("ca_certificates", sa.Column(name, kind))
     op.add_column("ca_cas", sa.Column("alert_at", UtcDateTime))
-    op.create_index("ix_ca_certificates_alert_at", "ca_certificates", ["alert_at"], **_ALERTS)
-    op.create_index("ix_ca_cas_alert_at", "ca_cas", ["alert_at"], **_ALERTS)
+    for table in ("ca_certificates", "ca_cas"):
+        op.create_index(
+            f"ix_{table}_alert_at",
+            table,
+            ["alert_at"],
+            postgresql_where=_ALERTS,
+            sqlite_where=_ALERTS,
+        )
     op.drop_index("ix_ca_certificates_issuer_status", "ca_certificates")
     op.create_index(
         "ix_ca_certificates_issuer_status",

@@ -135,6 +135,10 @@ class LoggedTransaction(SqlCaTransaction):
             self._unit.log(deletion(serial_number, ca_id))
         return deleted
 
+    async def delete_certificate(self, serial_number: str, *, ca_id: str) -> None:
+        await super().delete_certificate(serial_number, ca_id=ca_id)
+        self._unit.log(deletion(serial_number, ca_id))
+
     def _tell(self, type_: EntryType, certificate: Certificate, authority_id: str = "") -> None:
         self._unit.log(entry_of(type_, certificate, authority_id=authority_id))
         self._known[certificate.serial_number] = state_of(certificate)

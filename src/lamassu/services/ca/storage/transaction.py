@@ -31,9 +31,11 @@ from lamassu.services.ca.model import (
 )
 from lamassu.services.ca.storage.adoption import AdoptionRows
 from lamassu.services.ca.storage.awaited import awaited_of, values_of_awaited
-from lamassu.services.ca.storage.jobs import JobRows
-from lamassu.services.ca.storage.profiles import profile_of, values_of_profile
+from lamassu.services.ca.storage.expiry import ExpiryRows
 from lamassu.services.ca.storage.hierarchy import relink
+from lamassu.services.ca.storage.jobs import JobRows
+from lamassu.services.ca.storage.lifecycle import LifecycleRows
+from lamassu.services.ca.storage.profiles import profile_of, values_of_profile
 from lamassu.services.ca.storage.rows import (
     CA_COLUMNS,
     CERTIFICATE_COLUMNS,
@@ -118,7 +120,7 @@ def issuing_step(new: NewCertificate, judged: IssuerVersions, profile_id: str) -
 _OPEN = [status.value for status in OPEN]
 
 
-class SqlCaTransaction(JobRows, AdoptionRows):
+class SqlCaTransaction(JobRows, LifecycleRows, ExpiryRows, AdoptionRows):
     """The `CaTransaction` port."""
 
     # --- CAs --------------------------------------------------------------------------------
@@ -130,13 +132,20 @@ class SqlCaTransaction(JobRows, AdoptionRows):
         return None
 
     async def lock_ca(self, ca_id: str) -> CertificationAuthority | None:
+        await self._lock_cas(select(cas.c.id).where(cas.c.id == ca_id))
         query = AUTHORITIES.where(cas.c.id == ca_id).with_for_update()
         row = (await self._connection.execute(query)).first()
         return None if row is None else authority_of(row)
 
     async def lock_children(self, ca_ids: Sequence[str]) -> Sequence[CertificationAuthority]:
+        await self._lock_cas(select(cas.c.id).where(cas.c.parent_id.in_(ca_ids)))
         query = AUTHORITIES.where(cas.c.parent_id.in_(ca_ids)).order_by(cas.c.id).with_for_update()
         return [authority_of(row) for row in await self._connection.execute(query)]
+
+    async def _lock_cas(self, query: Select[Any]) -> None:
+        """By themselves first: whoever waits for the lock in a join with their certificates does
+        not find a CA that was re-issued meanwhile, whose certificate is another one."""
+        await self._connection.execute(query.order_by(cas.c.id).with_for_update())
 
     async def lock_across(self, subject_key_ids: Sequence[str]) -> Sequence[Certificate]:
         query = (

@@ -53,6 +53,7 @@ from lamassu.services.ca.usecases.approvals import ApprovalDesk
 from lamassu.services.ca.usecases.change_status import StatusChanges
 from lamassu.services.ca.usecases.create_ca import CaCreation
 from lamassu.services.ca.usecases.create_certificate import CertificateCreation
+from lamassu.services.ca.usecases.delete_ca import CaDeletion, Deletions
 from lamassu.services.ca.usecases.hold_keys import KeyHolds
 from lamassu.services.ca.usecases.import_ca import CaImport, PlatformCas
 from lamassu.services.ca.usecases.import_certificate import CertificateImport
@@ -65,8 +66,10 @@ from lamassu.services.ca.usecases.issuers import (
     profile_not_found,
 )
 from lamassu.services.ca.usecases.manage_profiles import ProfileManagement
+from lamassu.services.ca.usecases.monitor_expiry import ExpiryMonitor
 from lamassu.services.ca.usecases.move_ca_key import CaKeyMoving
 from lamassu.services.ca.usecases.preview_certificate import Previews
+from lamassu.services.ca.usecases.reissue_ca import Reissuing
 from lamassu.services.ca.usecases.rekey_ca import Rekeying
 from lamassu.services.ca.usecases.replay_enrolments import (
     ReplayWorker,
@@ -76,7 +79,6 @@ from lamassu.services.ca.usecases.replay_enrolments import (
 from lamassu.services.ca.usecases.request_certificate import CertificateRequests
 from lamassu.services.ca.usecases.requests import Requests
 from lamassu.services.ca.usecases.run_cascades import CascadeRunner
-from lamassu.services.ca.usecases.sample_lint import LintMeter, SampledLint
 from lamassu.services.ca.usecases.update_ca import Amendments
 from lamassu.services.ca.usecases.use_ca_key import CaSignatures
 from lamassu.services.kms.contract import Engine, Keys, MessageType
@@ -101,9 +103,8 @@ class CaService:
         people: People | None = None,
         production: bool = False,
         replay_worker: ReplayWorker = replay_in_thread,
+        allow_cascade_delete: bool = False,
         platform_cas: PlatformCas | None = None,
-        lint_sample: float = 0.0,
-        lint_meter: LintMeter | None = None,
     ) -> None:
         """`validation_urls` are bases such as `http://pki.example:8080`, under which OCSP, CRLs
         and CA certificates are found. `revocations` may be set later (the VA needs the CA
@@ -112,8 +113,7 @@ class CaService:
         nobody who asks by a CSR. `people` are those who can be made approvers.
         In `production` no root of a rehearsal is taken in. `platform_cas` tells the
         certificates of the platform's own CA, which is never imported. `replay_worker` replays
-        recorded enrolments where that holds up nobody. `lint_sample` is the share of what is
-        issued that all linters read, which `lint_meter` counts.
+        recorded enrolments where that holds up nobody.
         """
         self.revocations = revocations
         # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
@@ -122,16 +122,12 @@ class CaService:
         self._keys = keys
         self._clock = clock
         contexts = IssuingContexts(storage, validation_urls)
-        self.sampled_lint = SampledLint(
-            store=storage, clock=clock, rate=lint_sample, meter=lint_meter
-        )
         self._issuing = CertificateIssuing(
             store=storage,
             keys=keys,
             clock=clock,
             contexts=contexts,
             own_hosts=own_hosts,
-            sampled=self.sampled_lint,
         )
         self.approvals = ApprovalDesk(store=storage, people=people, clock=clock)
         self._holds = KeyHolds(store=storage, keys=keys)
@@ -164,6 +160,21 @@ class CaService:
         self.previews = Previews(store=storage, clock=clock, contexts=contexts, own_hosts=own_hosts)
         self.what_if = WhatIf(
             store=storage,
+        self._reissuing = Reissuing(
+            store=storage,
+            keys=keys,
+            clock=clock,
+            desk=self.approvals,
+            validation_urls=validation_urls,
+        )
+        self.deletions = Deletions(
+            store=storage,
+            keys=keys,
+            clock=clock,
+            desk=self.approvals,
+            allow_cascade=allow_cascade_delete,
+        )
+        self.expiry = ExpiryMonitor(store=storage, clock=clock)
             clock=clock,
             validation_urls=validation_urls,
             own_hosts=own_hosts,
@@ -322,6 +333,34 @@ class CaService:
 
     async def hold_key_of_certificate(self, serial_number: str, *, caller: Caller) -> None:
         """The same for the key of a certificate that was made here. Raises `Unavailable`."""
+    async def reissue_ca(
+        self,
+        ca_id: str,
+        *,
+        profile: IssuanceProfile | None,
+        profile_id: str,
+        caller: Caller,
+        demand: Demand | None = None,
+    ) -> CertificationAuthority:
+        """See `Reissuing.reissue`."""
+        work = self._reissuing.reissue(
+            ca_id, profile=profile, profile_id=profile_id, caller=caller, demand=demand
+        )
+        authority = await self.approvals.or_ask(work)
+        await self._holds.hold(authority, caller=caller)
+        return authority
+
+    async def delete_ca(
+        self, ca_id: str, *, cascade: bool, caller: Caller, demand: Demand | None = None
+    ) -> CaDeletion:
+        """See `Deletions.delete_ca`."""
+        deletion = await self.approvals.or_ask(
+            self.deletions.delete_ca(ca_id, cascade=cascade, caller=caller, demand=demand)
+        )
+        if deletion.job_id is not None:
+            self.jobs_pending.set()
+        return deletion
+
         await self._holds.repair_certificate(serial_number, caller=caller)
 
     async def request_certificate(

@@ -48,6 +48,8 @@ async def insert_new_ca(
     """Store it with its certificate. Raises `taken` where a CA, or one that waits, has its id."""
     if await transaction.lock_awaited(authority.id) is not None:
         raise taken
+    if await transaction.names_issuer(authority.id):
+        raise taken  # a CA that was deleted had it, and certificates of that one are still here
     try:
         await transaction.insert_ca(
             authority, NewCertificate(authority.certificate, created_at=now)

@@ -103,9 +103,13 @@ class StatusAnswers:
         signer = await self._signer(issuer)
         if signer is None:
             return _UNAUTHORIZED  # nobody here may speak for an offline CA
-        if request.nonce is not None or len(found) > 1:
-            return await self._sign(signer, found, nonce=request.nonce)
-        return await self._sign_or_repeat(signer, found[0])
+        try:
+            if request.nonce is not None or len(found) > 1:
+                return await self._sign(signer, found, nonce=request.nonce)
+            return await self._sign_or_repeat(signer, found[0])
+        except NotFound:  # the key went with its CA, which was deleted since the table was read
+            self._issuers.forget()
+            return _UNAUTHORIZED
 
     async def _signer(self, issuer: Issuer) -> _Signer | None:
         authority = issuer.authority

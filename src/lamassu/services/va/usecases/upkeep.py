@@ -8,7 +8,12 @@ from datetime import datetime, timedelta
 
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import Unavailable
-from lamassu.services.ca.contract import Authorities
+from lamassu.services.ca.contract import (
+    Authorities,
+    CertificateStatus,
+    CertificationAuthority,
+    RevocationReason,
+)
 from lamassu.services.va import rules
 from lamassu.services.va.model import RoleState
 from lamassu.services.va.ports import VaStorage
@@ -117,7 +122,7 @@ class Upkeep:
         if state is None or not self._may_be_stale(state, told_at):
             return
         authority = await self._roles.find_ca(ca_id)
-        if authority is None or not authority.key_id:
+        if authority is None or not authority.key_id or _is_over(authority):
             return
         if not await self._is_stale(state):
             return
@@ -139,3 +144,13 @@ class Upkeep:
             return False
         self._compared_at[role.ca_ski] = now
         return True
+
+
+def _is_over(authority: CertificationAuthority) -> bool:
+    """Whether it is revoked for good: its CRL is made when the last of its certificates is marked,
+    and by schedule. The events of a million of them need not have it compared each time."""
+    certificate = authority.certificate
+    return (
+        certificate.stored_status is CertificateStatus.REVOKED
+        and certificate.revocation_reason is not RevocationReason.CERTIFICATE_HOLD
+    )
