@@ -23,22 +23,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cryptography import x509
-from tests.support.original import Held, Original
+from tests.support.original import ENGINES, Held, Original
 from tests.support.pki import ec_key
 from tests.support.postgres import PostgresCluster
 from tests.support.server import LAMASSU, configure_engines, make_installation
 
 from lamassu.kernel.x509.facts import certificate_facts
 
-ENGINES = """crypto_engines:
-  default_id: software
-  filesystem:
-    - {{id: filesystem-1, storage_directory: {keys}}}
-  software:
-    - id: software
-      storage_directory: keys
-      passphrase_file: secrets/keystore.pass
-"""
 PAGE = 5000
 
 

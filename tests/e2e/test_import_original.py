@@ -23,20 +23,11 @@ from cryptography.x509 import ocsp
 from lamassu.kernel.x509.facts import certificate_facts
 from tests.support.est import Device, new_key
 from tests.support.missing import missing_component
-from tests.support.original import Held, Original
+from tests.support.original import ENGINES, Held, Original
 from tests.support.pki import make
 from tests.support.postgres import PostgresCluster, PostgresMissing
 from tests.support.server import Server, configure_engines, copy_installation, lamassu, serving
 
-ENGINES = """crypto_engines:
-  default_id: software
-  filesystem:
-    - {{id: filesystem-1, storage_directory: {keys}}}
-  software:
-    - id: software
-      storage_directory: keys
-      passphrase_file: secrets/keystore.pass
-"""
 LAST_CRL = 41
 
 

@@ -30,13 +30,12 @@ from lamassu.kernel.x509.pem import pem_of
 from tests.support.est import make_csr, new_key
 from tests.support.howto import shell_blocks, type_in
 from tests.support.missing import missing_component
-from tests.support.original import Original
+from tests.support.original import ENGINES, Original
 from tests.support.pki import Made, make
 from tests.support.postgres import PostgresCluster, PostgresMissing
 from tests.support.server import Server, configure_engines, copy_installation, serving
 
-from .test_import_original import ENGINES
-
+pytestmark = pytest.mark.slow
 PAGE = "coming-from-elsewhere.md"
 SECTIONS = ("## From OpenSSL", "## From step-ca", "## From EJBCA", "## From the original")
 PASSPHRASE = b"a long enough passphrase"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.missing import missing_component
-from tests.support.original import Original
+from tests.support.original import ENGINES, Original
 from tests.support.pki import ec_key
 from tests.support.postgres import PostgresCluster, PostgresMissing
 from tests.support.server import (
@@ -28,16 +28,8 @@ from tests.support.server import (
     make_installation,
 )
 
+pytestmark = pytest.mark.slow
 DEVICES = 1200
-ENGINES = """crypto_engines:
-  default_id: software
-  filesystem:
-    - {{id: filesystem-1, storage_directory: {keys}}}
-  software:
-    - id: software
-      storage_directory: keys
-      passphrase_file: secrets/keystore.pass
-"""
 TABLES = {
     "ca_certificates": "serial_number, der, issuer_ca_id, status, revocation_time, device_id",
     "ca_cas": "id, serial_number, key_id, parent_id, profile_id",

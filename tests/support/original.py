@@ -28,6 +28,17 @@ from tests.support.postgres import PostgresCluster
 DATABASES = ("ca", "kms", "va", "dmsmanager", "devicemanager", "alerts")
 NOW = datetime.now(UTC).replace(microsecond=0)
 
+# our side of its filesystem engine, beside an engine of our own
+ENGINES = """crypto_engines:
+  default_id: software
+  filesystem:
+    - {{id: filesystem-1, storage_directory: {keys}}}
+  software:
+    - id: software
+      storage_directory: keys
+      passphrase_file: secrets/keystore.pass
+"""
+
 _SCHEMAS = {
     "ca": """
         CREATE TABLE certificates (

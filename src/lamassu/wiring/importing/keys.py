@@ -104,4 +104,8 @@ async def _in_engine(
                 return KeyPlace(problem=f"its key cannot be taken over: {adoption.problem}")
             row = None if dry_run else await platform.kms.find(key_id)
             return KeyPlace(key_id, row.engine_id if row else engine_id)
-    return KeyPlace(problem=f"engine {engine_id or 'by default'} has no key {key_id}")
+    name = f"engine {engine_id}" if engine_id else "the default engine"
+    if dry_run:
+        # engines that list no keys look for one as it is taken over
+        return KeyPlace(problem=f"a dry run does not find its key {key_id} in {name}")
+    return KeyPlace(problem=f"{name} has no key {key_id}")
