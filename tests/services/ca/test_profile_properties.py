@@ -107,8 +107,6 @@ def test_what_a_request_says_stays_in_its_place(type_: NameType, said: str) -> N
         assert san.endswith(after.encode())
         inside = san.partition(before.encode())[2].removesuffix(after.encode())
         assert not set(outside.encode()) & set(inside)
-            inside[i : i + 1] for i in range(len(inside))
-        }
 
 
 # what means the same to RE2 and to `re`

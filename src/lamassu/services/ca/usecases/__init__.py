@@ -152,14 +152,6 @@ class CaService:
             desk=self.approvals,
             validation_urls=validation_urls,
         )
-        self._changes = StatusChanges(
-            store=storage, clock=clock, desk=self.approvals, publication=self
-        )
-        self._cascades = CascadeRunner(store=storage, clock=clock, publication=self)
-        self._amendments = Amendments(store=storage, clock=clock, desk=self.approvals)
-        self.previews = Previews(store=storage, clock=clock, contexts=contexts, own_hosts=own_hosts)
-        self.what_if = WhatIf(
-            store=storage,
         self._reissuing = Reissuing(
             store=storage,
             keys=keys,
@@ -175,6 +167,14 @@ class CaService:
             allow_cascade=allow_cascade_delete,
         )
         self.expiry = ExpiryMonitor(store=storage, clock=clock)
+        self._changes = StatusChanges(
+            store=storage, clock=clock, desk=self.approvals, publication=self
+        )
+        self._cascades = CascadeRunner(store=storage, clock=clock, publication=self)
+        self._amendments = Amendments(store=storage, clock=clock, desk=self.approvals)
+        self.previews = Previews(store=storage, clock=clock, contexts=contexts, own_hosts=own_hosts)
+        self.what_if = WhatIf(
+            store=storage,
             clock=clock,
             validation_urls=validation_urls,
             own_hosts=own_hosts,
