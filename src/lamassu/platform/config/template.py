@@ -116,6 +116,7 @@ ca:
   certificate_monitoring_job:     # tells of certificates that ended, or are about to
     enabled: true
     frequency: 10m
+  lint_sample: 0.01               # share of what is issued that all linters read afterwards
 
 # What stands in where a DMS names none; bootstrap CAs are in no device's trust store.
 dms:
