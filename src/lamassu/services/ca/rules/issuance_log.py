@@ -1,7 +1,7 @@
 """What the issuance log holds, and what its entries, taken in order, say of each certificate.
 
 An entry is canonical JSON (RFC 8785) of texts and whole numbers; its bytes are the leaf of the
-tree (ADR 12). It holds hashes and serial numbers: no name, no key, no certificate.
+tree (ADR 11). It holds hashes and serial numbers: no name, no key, no certificate.
 """
 
 from __future__ import annotations
