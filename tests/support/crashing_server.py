@@ -29,6 +29,8 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "before_bind": (DeviceService, "bind", False),
     "after_bind": (DeviceService, "bind", True),
     "within_spending": (SqlCaTransaction, "save_approval", True),
+    "after_create_ca": (CaService, "create_ca", True),
+    "after_create_dms": (DmsService, "create", True),
     "after_ca_status": (CaService, "change_ca_status", True),
     "before_answer_enroll": (DmsService, "enroll", True),
     "before_answer_reenroll": (DmsService, "reenroll", True),

@@ -67,7 +67,7 @@ def import_(
     try:
         for body in bodies:
             given = without_empty({"id": ca_id, "profile_id": profile}) | body
-            imported.append(api.send("POST", "/ca/v1/cas/import", given))
+            imported.append(api.create("/ca/v1/cas/import", given))
     finally:
         if imported:
             show_list(imported, COLUMNS, output, certificate="certificate.certificate")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lamassu.cli import cert_made
+from lamassu.cli import cert_made, cert_requests
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -28,6 +28,7 @@ from lamassu.cli.output import Column, Format, Output, revocation_reason, show_l
 app = typer.Typer(no_args_is_help=True, help="Certificates.")
 app.command("import")(cert_made.import_)
 app.command()(cert_made.create)
+app.command()(cert_requests.requests)
 
 COLUMNS = (
     Column("serial number", "serial_number"),

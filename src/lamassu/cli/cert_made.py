@@ -50,7 +50,7 @@ def import_(
         for der in ders:
             text = base64.b64encode(der).decode("ascii")
             body = without_empty({"certificate": text, "metadata": given})
-            imported.append(api.send("POST", "/ca/v1/certificates/import", body))
+            imported.append(api.create("/ca/v1/certificates/import", body))
     finally:
         if imported:
             show_list(imported, COLUMNS, output, certificate=CERTIFICATE)
@@ -93,7 +93,7 @@ def create(
             "issuance_profile_id": profile,
         }
     )
-    made = Api(directory, url).send("POST", "/ca/v1/certificates", body)
+    made = Api(directory, url).create("/ca/v1/certificates", body)
     show_one(made, MADE, output, certificate=CERTIFICATE)
 
 

@@ -37,6 +37,7 @@ async def running_jobs(platform: Platform) -> AsyncIterator[None]:
             await _attempt("reap_unbound", platform.dms.reap)
             await _attempt("expire_approvals", platform.ca.approvals.expire_overdue)
             await _attempt("forget_answers", platform.answers.purge)
+            await _attempt("forget_refusals", platform.ca.requests.forget_old)
             await asyncio.sleep(JOB_INTERVAL)
 
     async def cascades() -> None:
