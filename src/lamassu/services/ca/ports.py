@@ -425,6 +425,10 @@ class CaStore(Protocol):
         """By id of the CA, for each CA that has one."""
         ...
 
+    async def fold_counts(self) -> int:
+        """Add up the changes of kept counts: how many there were. Counts stay the same."""
+        ...
+
     async def stats(
         self,
         *,

@@ -40,6 +40,7 @@ from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event, Json
 from lamassu.platform.database import Database, Prepared, ServiceUnit, Step
 from lamassu.platform.database.failures import table_of
+from lamassu.platform.database.list_fields import Field, JsonField
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import (
     BigInteger,
@@ -366,11 +367,11 @@ class DeviceStorage:
         self, query: ListQuery, *, now: datetime, dms_id: str | None = None
     ) -> Page[StoredDevice]:
         """A page of devices, and in a second statement the certificates of just these."""
-        async with self._database.reading(SERVICE) as connection:
+        async with self._database.listing(SERVICE) as connection:
             page = await fetch_page(
                 connection,
                 _present(select(devices), dms_id),
-                columns=_columns(now),
+                columns=_columns(now, connection.dialect.name),
                 key=devices.c.id,
                 query=query,
             )
@@ -381,9 +382,9 @@ class DeviceStorage:
         self, filters: Sequence[Filter], *, now: datetime
     ) -> Mapping[DeviceStatus, int]:
         """One grouped statement."""
-        columns = _columns(now)
-        all_of_them = _present(select(columns["status"].label("status")), None)
-        async with self._database.reading(SERVICE) as connection:
+        all_of_them = _present(select(_status_column(now).label("status")), None)
+        async with self._database.listing(SERVICE) as connection:
+            columns = _columns(now, connection.dialect.name)
             seen = filtered(connection, all_of_them, columns=columns, filters=filters).subquery()
             query = select(seen.c.status, func.count()).group_by(seen.c.status)
             rows = (await connection.execute(query)).all()
@@ -436,14 +437,32 @@ def _status_column(now: datetime) -> ColumnElement[str]:
     )
 
 
-def _columns(now: datetime) -> Mapping[str, ColumnElement[Any]]:
+def _columns(now: datetime, dialect: str) -> Mapping[str, Field]:
     return {
         "id": devices.c.id,
         "dms_owner": devices.c.dms_id,
         "creation_timestamp": devices.c.created_at,
         "status": _status_column(now),
         "tags": devices.c.tags,
+        "metadata": JsonField(devices.c.metadata),
+        "identity_slot": JsonField(
+            _slot_column(now, dialect), closed=frozenset({"versions", "events", "expiration_date"})
+        ),
     }
+
+
+def _slot_column(now: datetime, dialect: str) -> ColumnElement[Any]:
+    """What of the slot the device's row knows; nothing while it has none."""
+    live = devices.c.slot_status.in_([status.value for status in LIVE_SLOT])
+    status = case(
+        (and_(live, devices.c.expires_at < now), SlotStatus.EXPIRED.value),
+        else_=devices.c.slot_status,
+    )
+    make = func.jsonb_build_object if dialect == "postgresql" else func.json_object
+    slot = make(
+        literal("status", Text), status, literal("active_version", Text), devices.c.active_version
+    )
+    return case((devices.c.slot_status.is_not(None), slot), else_=None)
 
 
 def _stored(rows: Sequence[Row[Any]]) -> StoredDevice | None:

@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import TypeAdapter
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Index,
     Insert,
     MetaData,
@@ -35,6 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lamassu.kernel.errors import Conflict
 from lamassu.kernel.listing import ListQuery, Page
 from lamassu.platform.database import Database, Prepared, ServiceUnit
+from lamassu.platform.database.list_fields import Field, JsonField
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import BigInteger, Boolean, JsonDocument, Text, UtcDateTime
 from lamassu.services.dms.model.dms import BootstrapUse, Dms
@@ -76,10 +76,11 @@ announcements = Table(
     Column("device_version", BigInteger, nullable=False),
 )
 
-_COLUMNS: Mapping[str, ColumnElement[Any]] = {
+_COLUMNS: Mapping[str, Field] = {
     "id": dmss.c.id,
     "name": dmss.c.name,
     "creation_date": dmss.c.created_at,
+    "metadata": JsonField(dmss.c.metadata),
 }
 _SETTINGS = TypeAdapter(DmsSettings)
 
@@ -198,7 +199,7 @@ class DmsStorage:
 
     async def list(self, query: ListQuery) -> Page[Dms]:
         """A page of DMSs."""
-        async with self._database.reading(SERVICE) as connection:
+        async with self._database.listing(SERVICE) as connection:
             page = await fetch_page(
                 connection, select(dmss), columns=_COLUMNS, key=dmss.c.id, query=query
             )
@@ -207,7 +208,7 @@ class DmsStorage:
 
     async def count(self, query: ListQuery) -> int:
         """How many DMSs meet the filters."""
-        async with self._database.reading(SERVICE) as connection:
+        async with self._database.listing(SERVICE) as connection:
             seen = filtered(
                 connection, select(dmss.c.id), columns=_COLUMNS, filters=query.filters
             ).subquery()

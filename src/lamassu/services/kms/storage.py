@@ -33,6 +33,7 @@ from lamassu.kernel.errors import Conflict
 from lamassu.kernel.listing import Filter, ListQuery, Page
 from lamassu.kernel.x509.pem import ders_of
 from lamassu.platform.database import Database, ServiceUnit
+from lamassu.platform.database.list_fields import Field, JsonField
 from lamassu.platform.database.listing import fetch_page, filtered
 from lamassu.platform.database.types import (
     BigInteger,
@@ -54,6 +55,7 @@ from lamassu.services.kms.contract import (
 )
 from lamassu.services.kms.model import BackupRecord, KeyCounts, Rehearsals
 from lamassu.services.kms.ports import KeyUnit
+from lamassu.services.kms.rules import BINDINGS_KEY
 from lamassu.services.kms.usecases.key_document import public_key_text
 
 SERVICE = "kms"
@@ -142,7 +144,7 @@ rehearsals = Table(
     Column("under_way", Boolean, nullable=False),
 )
 
-COLUMNS: Mapping[str, ColumnElement[object]] = {
+COLUMNS: Mapping[str, Field] = {
     "key_id": keys.c.key_id,
     "engine_id": keys.c.engine_id,
     "has_private_key": literal("true"),
@@ -152,7 +154,7 @@ COLUMNS: Mapping[str, ColumnElement[object]] = {
     "creation_ts": keys.c.created_at,
     "name": keys.c.name,
     "tags": keys.c.tags,
-    "metadata": keys.c.metadata,
+    "metadata": JsonField(keys.c.metadata, closed=frozenset({BINDINGS_KEY})),
     "origin": keys.c.origin,
 }
 
@@ -185,7 +187,7 @@ class KmsStorage:
 
     async def list(self, query: ListQuery, *, purposes: Sequence[KeyPurpose]) -> Page[Key]:
         base = select(keys).where(keys.c.purpose.in_([purpose.value for purpose in purposes]))
-        async with self._database.reading(SERVICE) as connection:
+        async with self._database.listing(SERVICE) as connection:
             page = await fetch_page(
                 connection, base, columns=COLUMNS, key=keys.c.key_id, query=query
             )

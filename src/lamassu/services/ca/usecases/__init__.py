@@ -79,6 +79,7 @@ from lamassu.services.ca.usecases.replay_enrolments import (
 from lamassu.services.ca.usecases.request_certificate import CertificateRequests
 from lamassu.services.ca.usecases.requests import Requests
 from lamassu.services.ca.usecases.run_cascades import CascadeRunner
+from lamassu.services.ca.usecases.sample_lint import LintMeter, SampledLint
 from lamassu.services.ca.usecases.update_ca import Amendments
 from lamassu.services.ca.usecases.use_ca_key import CaSignatures
 from lamassu.services.kms.contract import Engine, Keys, MessageType
@@ -102,9 +103,11 @@ class CaService:
         own_hosts: Collection[str] = (),
         people: People | None = None,
         production: bool = False,
-        replay_worker: ReplayWorker = replay_in_thread,
         allow_cascade_delete: bool = False,
+        replay_worker: ReplayWorker = replay_in_thread,
         platform_cas: PlatformCas | None = None,
+        lint_sample: float = 0.0,
+        lint_meter: LintMeter | None = None,
     ) -> None:
         """`validation_urls` are bases such as `http://pki.example:8080`, under which OCSP, CRLs
         and CA certificates are found. `revocations` may be set later (the VA needs the CA
@@ -113,7 +116,8 @@ class CaService:
         nobody who asks by a CSR. `people` are those who can be made approvers.
         In `production` no root of a rehearsal is taken in. `platform_cas` tells the
         certificates of the platform's own CA, which is never imported. `replay_worker` replays
-        recorded enrolments where that holds up nobody.
+        recorded enrolments where that holds up nobody. `lint_sample` is the share of what is
+        issued that all linters read, which `lint_meter` counts.
         """
         self.revocations = revocations
         # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
@@ -122,12 +126,16 @@ class CaService:
         self._keys = keys
         self._clock = clock
         contexts = IssuingContexts(storage, validation_urls)
+        self.sampled_lint = SampledLint(
+            store=storage, clock=clock, rate=lint_sample, meter=lint_meter
+        )
         self._issuing = CertificateIssuing(
             store=storage,
             keys=keys,
             clock=clock,
             contexts=contexts,
             own_hosts=own_hosts,
+            sampled=self.sampled_lint,
         )
         self.approvals = ApprovalDesk(store=storage, people=people, clock=clock)
         self._holds = KeyHolds(store=storage, keys=keys)
@@ -279,9 +287,7 @@ class CaService:
     async def revoked_under(self, ca_id: str) -> Sequence[RevokedEntry]:
         return await self._store.revoked_under(ca_id, now=self._clock.now())
 
-    async def issued_under(
-        self, ca_id: str, *, after: str, limit: int
-    ) -> Sequence[IssuedStanding]:
+    async def issued_under(self, ca_id: str, *, after: str, limit: int) -> Sequence[IssuedStanding]:
         return await self._store.issued_under(
             ca_id, after=after, limit=limit, now=self._clock.now()
         )
@@ -327,12 +333,6 @@ class CaService:
         await self._holds.hold(authority, caller=caller)
         return authority
 
-    async def hold_key_of(self, ca_id: str, *, caller: Caller) -> None:
-        """Have the KMS keep this CA's key, if it does not already. Raises `Unavailable`."""
-        await self._holds.repair(ca_id, caller=caller)
-
-    async def hold_key_of_certificate(self, serial_number: str, *, caller: Caller) -> None:
-        """The same for the key of a certificate that was made here. Raises `Unavailable`."""
     async def reissue_ca(
         self,
         ca_id: str,
@@ -361,6 +361,12 @@ class CaService:
             self.jobs_pending.set()
         return deletion
 
+    async def hold_key_of(self, ca_id: str, *, caller: Caller) -> None:
+        """Have the KMS keep this CA's key, if it does not already. Raises `Unavailable`."""
+        await self._holds.repair(ca_id, caller=caller)
+
+    async def hold_key_of_certificate(self, serial_number: str, *, caller: Caller) -> None:
+        """The same for the key of a certificate that was made here. Raises `Unavailable`."""
         await self._holds.repair_certificate(serial_number, caller=caller)
 
     async def request_certificate(
@@ -561,6 +567,10 @@ class CaService:
         )
 
     # --- jobs ------------------------------------------------------------------------------
+
+    async def fold_counts(self) -> int:
+        """Add up what changed since the last time, so that counts stay quick to read."""
+        return await self._store.fold_counts()
 
     async def run_jobs(self) -> int:
         """Finish what revoked CAs left to do; how many certificates that revoked.
