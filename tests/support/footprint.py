@@ -17,7 +17,10 @@ import asyncpg
 from tests.support.tables import SERVICES, Tables
 
 # What moves by itself: records get their places in the journal, consumers read on.
-_RELAY = ("_outbox", "_journal", "_journal_head", "_cursors")
+_RELAY = (
+    *("_outbox", "_journal", "_journal_head", "_cursors"),
+    *("_log_entries", "_log_tiles", "_log_head"),  # what records of the kind `log` become
+)
 _TOLD = tuple(service for service in SERVICES if service != "alerts")  # whose events it counts
 _QUIET = 0.25  # seconds in which nothing changes
 _DEADLINE = 30.0
