@@ -414,6 +414,20 @@ async def test_a_ca_that_came_as_a_certificate_of_its_issuers_becomes_a_ca(world
     assert (await world.ca.standing("root", serial(bad))).revoked
 
 
+async def test_a_ca_that_is_here_is_revoked_by_people_only(world: World) -> None:
+    root = a_ca("Root CA")
+    below = a_ca("Issuing CA", issuer=root)
+    await take_ca(world, root, "root")
+    await take_ca(world, below, "issuing")
+
+    (verdict,) = await take(world, found(below, REVOKED))
+
+    assert (verdict.outcome, verdict.code) == (Outcome.PRESENT, "ca_revoked_at_source")
+    stored = await world.ca.get_ca("issuing")
+    assert stored.revoked_by is None
+    assert stored.certificate.stored_status is CertificateStatus.ACTIVE
+
+
 async def test_a_root_that_comes_late_takes_its_place_above(world: World) -> None:
     root = a_ca("Root CA")
     middle = a_ca("Middle CA", issuer=root)

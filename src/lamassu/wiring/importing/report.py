@@ -10,6 +10,7 @@ from lamassu.kernel.adoption import Outcome, Verdict
 from lamassu.kernel.records import Json
 
 Sink = Callable[[Mapping[str, Json]], None]
+UNDONE = "ca_revoked_at_source"  # of a CA that is here: a person has to revoke it
 _SHOWN = 100
 
 
@@ -30,7 +31,7 @@ class Report:
     def note(self, kind: str, verdict: Verdict, *, revoked: bool = False) -> None:
         """Count a verdict on something of this kind; `revoked` if its source says so of it."""
         self.counts.setdefault(kind, Counter())[verdict.outcome.value] += 1
-        if revoked and verdict.outcome is Outcome.SKIPPED:
+        if revoked and (verdict.outcome is Outcome.SKIPPED or verdict.code == UNDONE):
             self.lost_revocations += 1
         if not verdict.code:
             return

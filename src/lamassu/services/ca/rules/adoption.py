@@ -9,6 +9,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from lamassu.kernel.adoption import Outcome, Verdict
 from lamassu.kernel.errors import Conflict, RuleViolation
 from lamassu.kernel.records import Json
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
@@ -162,6 +163,13 @@ def check_same(stored: Certificate, der: bytes) -> None:
 def learns_revocation(stored: Certificate, found: FoundStatus) -> bool:
     """Whether the source knows of a revocation that we do not; never the other way round."""
     return found.revoked and stored.stored_status is not CertificateStatus.REVOKED
+
+
+def revoked_at_source(label: str) -> Verdict:
+    """On a CA that is here and that its source has revoked since. A whole hierarchy falls with
+    it: that is a person's to do, with the approvals that it needs."""
+    text = "its source has revoked this CA: revoke it here too"
+    return Verdict(label, Outcome.PRESENT, "ca_revoked_at_source", text)
 
 
 def with_status(certificate: Certificate, found: FoundStatus, now: datetime) -> Certificate:

@@ -24,6 +24,7 @@ from lamassu.services.ca.rules.adoption import (
     is_signed_by,
     new_authority,
     of_stored,
+    revoked_at_source,
 )
 from lamassu.services.ca.rules.authorities import check_ca_id
 from lamassu.services.ca.usecases.documents import ca_document
@@ -95,12 +96,11 @@ class AuthorityAdoption:
     def _present(self, stored: CertificationAuthority, found: FoundAuthority) -> Verdict:
         if stored.certificate.der != found.der:
             raise Conflict("a CA of this id is here and has another certificate", code="ca_exists")
-        code = text = ""
         unrevoked = stored.certificate.stored_status is not CertificateStatus.REVOKED
         if found.status.revoked and unrevoked:
-            # a whole hierarchy falls with it: that is a person's to do, with its approvals
-            code, text = "ca_revoked_at_source", "its source has revoked it: revoke it here too"
-        elif found.key_id and not stored.key_id:
+            return revoked_at_source(found.id)
+        code = text = ""
+        if found.key_id and not stored.key_id:
             code, text = "key_not_adopted", "it was taken in without its key, and stays so"
         return Verdict(found.id, Outcome.PRESENT, code, text)
 

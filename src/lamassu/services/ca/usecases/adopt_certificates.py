@@ -27,6 +27,7 @@ from lamassu.services.ca.rules.adoption import (
     check_storable,
     learns_revocation,
     new_certificate,
+    revoked_at_source,
     with_status,
 )
 from lamassu.services.ca.usecases.change_status import record_certificate
@@ -117,6 +118,8 @@ class CertificateAdoption:
                 verdicts[one.at] = Verdict(label, Outcome.PRESENT)  # as a CA's, in a dry run
             elif known is None:
                 fresh.append(one)
+            elif learns_revocation(known, one.found.status) and issuers.has(known.der):
+                verdicts[one.at] = revoked_at_source(label)
             elif learns_revocation(known, one.found.status):
                 revoked.append((one, known))
                 verdicts[one.at] = Verdict(label, Outcome.UPDATED)
