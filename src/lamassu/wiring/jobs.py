@@ -36,7 +36,9 @@ async def running_jobs(platform: Platform) -> AsyncIterator[None]:
             await _attempt("refresh_crls", refresh)
             await _attempt("reap_unbound", platform.dms.reap)
             await _attempt("expire_approvals", platform.ca.approvals.expire_overdue)
+            await _attempt("fold_counts", platform.ca.fold_counts)
             await _attempt("forget_answers", platform.answers.purge)
+            await _attempt("forget_refusals", platform.ca.requests.forget_old)
             await asyncio.sleep(JOB_INTERVAL)
 
     async def cascades() -> None:
@@ -46,13 +48,13 @@ async def running_jobs(platform: Platform) -> AsyncIterator[None]:
                 await asyncio.wait_for(platform.ca.jobs_pending.wait(), JOB_INTERVAL)
             platform.ca.jobs_pending.clear()
 
-    async def witnesses() -> None:
     async def expiry() -> None:
         monitoring = platform.settings.ca.certificate_monitoring_job
         while monitoring.enabled:
             await _attempt("monitor_expiry", platform.ca.expiry.run)
             await asyncio.sleep(monitoring.period.total_seconds())
 
+    async def witnesses() -> None:
         while True:
             await _attempt("gather_cosignatures", platform.issuance_log.gather)
             await asyncio.sleep(WITNESS_INTERVAL)
