@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lamassu.cli import ca_external, ca_import
+from lamassu.cli import ca_external, ca_import, ca_lifecycle
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -33,6 +33,14 @@ app.command("import")(ca_import.import_)
 app.command("import-signed")(ca_external.import_signed)
 app.command()(ca_external.requests)
 app.command()(ca_external.withdraw)
+for _command in (
+    ca_lifecycle.hold,
+    ca_lifecycle.release,
+    ca_lifecycle.reissue,
+    ca_lifecycle.delete,
+    ca_lifecycle.job,
+):
+    app.command()(_command)
 
 COLUMNS = (
     Column("id", "id"),

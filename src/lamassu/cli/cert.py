@@ -22,7 +22,7 @@ from lamassu.cli.client import (
     segment,
     without_empty,
 )
-from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory
+from lamassu.cli.options import DEFAULT_DIRECTORY, Approval, Directory, err
 from lamassu.cli.output import Column, Format, Output, revocation_reason, show_list, show_one
 
 app = typer.Typer(no_args_is_help=True, help="Certificates.")
@@ -125,6 +125,59 @@ def revoke(
     path = f"/ca/v1/certificates/{_path(serial_number)}/status"
     body = {"status": "REVOKED", "revocation_reason": reason}
     certificate = Api(directory, url).send("PUT", path, body, approval=approval)
+    show_one(certificate, DETAILS, output, certificate=CERTIFICATE)
+
+
+@app.command()
+def hold(
+    serial_number: SerialNumber,
+    approval: Approval = "",
+    output: Output = Format.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Put a certificate on hold; `lamassu cert release` ends it.
+
+    Example: lamassu cert hold 5f3c0a…
+    """
+    body = {"status": "REVOKED", "revocation_reason": "CertificateHold"}
+    _change(serial_number, body, approval, output, Api(directory, url))
+
+
+@app.command()
+def release(
+    serial_number: SerialNumber,
+    approval: Approval = "",
+    output: Output = Format.TABLE,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Release a certificate that is on hold.
+
+    Example: lamassu cert release 5f3c0a…
+    """
+    _change(serial_number, {"status": "ACTIVE"}, approval, output, Api(directory, url))
+
+
+@app.command()
+def delete(
+    serial_number: SerialNumber,
+    directory: Directory = DEFAULT_DIRECTORY,
+    url: Url = None,
+) -> None:
+    """Delete a certificate whose CA was deleted.
+
+    Example: lamassu cert delete 5f3c0a…
+    """
+    Api(directory, url).send("DELETE", f"/ca/v1/certificates/{_path(serial_number)}")
+    err.print(f"{serial_number} is deleted", markup=False)
+
+
+def _change(
+    serial_number: str, body: dict[str, str], approval: str, output: Format, api: Api
+) -> None:
+    path = f"/ca/v1/certificates/{_path(serial_number)}/status"
+    certificate = api.send("PUT", path, body, approval=approval)
     show_one(certificate, DETAILS, output, certificate=CERTIFICATE)
 
 

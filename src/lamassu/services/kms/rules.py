@@ -213,11 +213,14 @@ def check_unbound(key: Key) -> None:
 
 def check_deletable(key: Key) -> None:
     """The API deletes general keys that nothing needs."""
-    check_unbound(key)
     if key.purpose is not KeyPurpose.GENERAL:
+        # a CA's key is made under its name
+        kind, _, name = key.name.removesuffix("/rekey").partition("/")
+        of = f"the CA {name}" if kind == "ca" and name else "a CA"
         raise Conflict(
-            "the key belongs to a CA; delete the CA instead", code="key_in_use", field="id"
+            f"the key belongs to {of}; delete the CA instead", code="key_in_use", field="id"
         )
+    check_unbound(key)
 
 
 def is_name(name: str) -> bool:
