@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
-from lamassu.platform.http import RouteTable
-from lamassu.wiring.routes import public_mounts
+from tests.support.routes import mounted
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "compatibility.md"
 ROW = re.compile(r"^\| (GET|POST|PUT|PATCH|DELETE) (\S+) \| (works|later|501) \|", re.MULTILINE)
@@ -31,17 +28,11 @@ def shape(path: str) -> str:
     return re.sub(r"\{[^}]+\}", "{}", path)
 
 
-def all_routes() -> RouteTable:
-    """The table of the HTTPS listener; no handler is called, so no service is needed."""
-    names = ("kms", "ca", "va", "dms", "devices", "alerts", "issuance_log")
-    return RouteTable(public_mounts(cast(Any, SimpleNamespace(**dict.fromkeys(names)))))
-
-
 @pytest.mark.parametrize(("method", "path", "today"), rows())
 def test_the_page_tells_the_truth(method: str, path: str, today: str) -> None:
-    mounted = {(route.method, shape(route.path)) for route in all_routes()}
+    there = {(route.method, shape(route.path)) for route in mounted()["https"]}
 
-    assert ((method, shape(path)) in mounted) == (today != "later")
+    assert ((method, shape(path)) in there) == (today != "later")
 
 
 def test_the_page_has_every_route_of_the_original() -> None:

@@ -21,6 +21,9 @@ _RELAY = (
     *("_outbox", "_journal", "_journal_head", "_cursors"),
     *("_log_entries", "_log_tiles", "_log_head"),  # what records of the kind `log` become
 )
+# That a CSR was refused is kept and is on record, within bounds; nothing else is to change.
+_REFUSALS = "ca_refused_requests"
+_OF_REFUSALS = "certificate.request.refuse"
 _TOLD = tuple(service for service in SERVICES if service != "alerts")  # whose events it counts
 _QUIET = 0.25  # seconds in which nothing changes
 _DEADLINE = 30.0
@@ -121,13 +124,15 @@ def _of_sqlite(path: Path) -> tuple[dict[str, tuple[int, str]], dict[str, int]]:
         contents = {
             name: _digest([repr(row) for row in connection.execute(f'SELECT * FROM "{name}"')])
             for name in names
-            if not name.endswith(_RELAY)
+            if not name.endswith(_RELAY) and name != _REFUSALS
         }
         records: Counter[str] = Counter()
         for service in SERVICES:
             for table in ("outbox", "journal"):
-                kinds = f"SELECT kind, count(*) FROM {service}_{table} GROUP BY kind"
-                for kind, count in connection.execute(kinds):
+                kinds = (
+                    f"SELECT kind, count(*) FROM {service}_{table} WHERE type <> ? GROUP BY kind"
+                )
+                for kind, count in connection.execute(kinds, (_OF_REFUSALS,)):
                     records[f"{service} {kind}"] += count
     finally:
         connection.close()
@@ -144,12 +149,12 @@ async def _of_postgresql(url: str) -> tuple[dict[str, tuple[int, str]], dict[str
             f"SELECT '{table}', count(*)::bigint,"
             f" md5(coalesce(string_agg(t::text, ',' ORDER BY t::text), '')) FROM {schema}.{table} t"
             for schema, table in listed
-            if not table.endswith(_RELAY)
+            if not table.endswith(_RELAY) and table != _REFUSALS
         ]
         records = [
-            f"SELECT '{service} ' || kind, count(*), '' FROM (SELECT kind FROM"
-            f" {service}.{service}_outbox UNION ALL SELECT kind FROM {service}.{service}_journal) r"
-            " GROUP BY kind"
+            f"SELECT '{service} ' || kind, count(*), '' FROM (SELECT kind, type FROM"
+            f" {service}.{service}_outbox UNION ALL SELECT kind, type FROM"
+            f" {service}.{service}_journal) r WHERE type <> '{_OF_REFUSALS}' GROUP BY kind"
             for service in SERVICES
         ]
         # one statement sees one moment
