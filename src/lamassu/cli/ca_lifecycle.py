@@ -89,7 +89,7 @@ def reissue(
     """
     body = without_empty({"profile_id": profile})
     path = f"/ca/v1/cas/{segment(ca_id)}/reissue"
-    ca = Api(directory, url).send("POST", path, body, approval=approval)
+    ca = Api(directory, url).create(path, body, approval=approval)
     show_one(ca, ONE, output, certificate=CERTIFICATE)
 
 

@@ -6,7 +6,15 @@ from starlette.responses import Response
 
 from lamassu.kernel.errors import NotFound
 from lamassu.kernel.wire_text import format_time, format_time_or_zero
-from lamassu.platform.http import Access, Call, Route, WireModel, empty_answer, json_answer
+from lamassu.platform.http import (
+    Access,
+    Call,
+    Creation,
+    Route,
+    WireModel,
+    empty_answer,
+    json_answer,
+)
 from lamassu.services.ca.http.answers import Answer, CaAnswer
 from lamassu.services.ca.http.approvals import demand_of
 from lamassu.services.ca.http.encoding import Encoder, progress_headers
@@ -57,6 +65,7 @@ def lifecycle_routes(service: CaService) -> list[Route]:
             body=ReissueBody,
             deferrable=True,
             answer=CaAnswer,
+            creates=[Creation("ca.reissue", CaAnswer, part="updated")],
         ),
         Route(
             method="DELETE",
