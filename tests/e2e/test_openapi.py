@@ -178,6 +178,7 @@ def described(server: Server) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.timeout(1800 + SOAK)  # some 15,000 requests, a minute of processor
 def test_the_document_is_what_the_server_does(server: Server, tmp_path: Path) -> None:
     document = with_examples(described(server), Lived(server, tmp_path))
     (tmp_path / "openapi.json").write_text(json.dumps(document))
