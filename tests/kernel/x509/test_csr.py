@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
@@ -156,6 +156,30 @@ def test_weak_and_strange_keys_are_refused() -> None:
     for key, algorithm in keys:
         data = subject.sign(key, algorithm).public_bytes(Encoding.DER)  # type: ignore[arg-type]
         assert refusal(data).code == "key_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        (ed25519.Ed25519PrivateKey.generate(), ("Ed25519", 256)),
+        (mldsa.MLDSA44PrivateKey.generate(), ("ML-DSA", 44)),
+        (mldsa.MLDSA65PrivateKey.generate(), ("ML-DSA", 65)),
+        (mldsa.MLDSA87PrivateKey.generate(), ("ML-DSA", 87)),
+    ],
+)
+def test_newer_keys_are_taken_where_they_are_asked_for(
+    key: ed25519.Ed25519PrivateKey, kind: tuple[str, int]
+) -> None:
+    subject = x509.CertificateSigningRequestBuilder().subject_name(name((CN, "device-1")))
+    data = subject.sign(key, None).public_bytes(Encoding.DER)
+
+    parsed = parse_csr(data, newer_keys=True)
+
+    assert (parsed.key.algorithm, parsed.key.size) == kind
+    verify_csr_signature(parsed)
+    with pytest.raises(RuleViolation, match="invalid CSR signature"):
+        verify_csr_signature(parse_csr(data[:-1] + bytes([data[-1] ^ 1]), newer_keys=True))
+    assert refusal(data).code == "key_not_allowed"
 
 
 def rsa_spki(modulus: int, exponent: int) -> bytes:
