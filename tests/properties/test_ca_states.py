@@ -268,7 +268,7 @@ def _engine() -> SoftwareEngine:
 
 
 CaStates.TestCase.settings = settings(
-    max_examples=12,
+    max_examples=25,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

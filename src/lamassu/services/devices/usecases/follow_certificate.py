@@ -9,7 +9,7 @@ from __future__ import annotations
 from lamassu.kernel.clock import Clock
 from lamassu.kernel.errors import NotFound
 from lamassu.kernel.identity import Caller
-from lamassu.services.ca.contract import CertificateStatus
+from lamassu.services.ca.contract import CertificateStatus, RevocationReason
 from lamassu.services.devices.contract import Device
 from lamassu.services.devices.model import device_at, with_slot_status
 from lamassu.services.devices.ports import CertificateOffice, DeviceStore
@@ -50,11 +50,17 @@ async def follow_authority(
     """Bring every device in line whose active certificate this CA issued.
 
     The CAs above and below it tell of themselves. A hold on a CA, and its release, touch no
-    certificate: this is how devices learn of them. A retry goes on where it was cut off.
+    certificate: this is how devices learn of them. A revocation for good is told of each
+    certificate, at a steady pace, by the job that writes it down: nothing is done here, or a
+    million devices would hold up all other events. A retry goes on where it was cut off.
     """
     try:
         authority = await office.get_ca(ca_id)
     except NotFound:
+        return
+    certificate = authority.certificate
+    for_good = certificate.revocation_reason is not RevocationReason.CERTIFICATE_HOLD
+    if certificate.stored_status is CertificateStatus.REVOKED and for_good:
         return
     revoked = (
         authority.revoked_by is not None
