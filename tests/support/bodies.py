@@ -10,12 +10,16 @@ from pydantic import BaseModel
 
 from lamassu.kernel.x509.pem import pem_of
 from tests.support import csrs
+from tests.support.pki import make
 
 CSR = base64.b64encode(pem_of(csrs.request("someone"), "CERTIFICATE REQUEST")).decode()
+CERTIFICATE = base64.b64encode(pem_of(make("somebody", ca=True).der)).decode()
 
 # What no description tells: values by the name of their field.
 KNOWN: Mapping[str, Any] = {
     "csr": CSR,
+    "certificate": CERTIFICATE,
+    "ca": CERTIFICATE,
     "algorithm": "ECDSA_SHA_256",
     "signature_algorithm": "ECDSA_SHA_256",
     "op": "add",
