@@ -155,7 +155,7 @@ class SqlRequestStore:
         query = replace(query, filters=filters)
         items: list[tuple[str, KeptRequest]] = []
         more: list[tuple[str | float | None, str]] = []
-        async with self._database.reading(SERVICE) as connection:
+        async with self._database.listing(SERVICE) as connection:
             for outcome in outcomes:
                 base, columns, key = _SOURCES[outcome]
                 page = await fetch_page(connection, base, columns=columns, key=key, query=query)
