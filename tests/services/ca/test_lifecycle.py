@@ -416,3 +416,24 @@ async def test_deltas_that_do_not_read_so_are_passed_over(world: World, value: o
     world.clock.advance(timedelta(days=300))
 
     assert await world.ca.expiry.run() == 0
+
+
+# --- approvals --------------------------------------------------------------------------------
+
+
+async def test_approvers_have_to_agree_to_reissue_and_deletion(world: World) -> None:
+    await world.hierarchy()
+    policy = {"required": 1, "of": ["bob"]}
+    for ca_id in ("issuing", "other"):
+        answer = await world.api.put(f"/v1/cas/{ca_id}/approvals", json=policy)
+        assert answer.status_code == 200, answer.text
+    before = (await world.ca.get_ca("issuing")).certificate.serial_number
+
+    reissued = await world.api.post("/v1/cas/issuing/reissue", content="{}")
+    world.clock.advance(3 * YEAR)
+    deleted = await world.api.delete("/v1/cas/other")
+
+    assert (reissued.status_code, reissued.json()["operation"]) == (202, "ca.reissue")
+    assert (deleted.status_code, deleted.json()["operation"]) == (202, "ca.delete")
+    assert (await world.ca.get_ca("issuing")).certificate.serial_number == before
+    assert await world.ca.get_ca("other")
