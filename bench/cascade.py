@@ -36,6 +36,13 @@ from lamassu.services.kms.storage import KmsStorage
 from lamassu.services.kms.usecases import KmsService
 
 SERVICES = ("ca", "kms")
+SERVER = (
+    "shared_buffers = '1GB'",
+    "max_wal_size = '8GB'",
+    "checkpoint_timeout = '15min'",
+    "work_mem = '16MB'",
+    "random_page_cost = 1.1",
+)
 BETWEEN_REQUESTS = 0.02  # seconds
 
 
@@ -162,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--certificates", type=int, default=1_000_000)
     arguments = parser.parse_args()
-    cluster = PostgresCluster(durable=True)
+    cluster = PostgresCluster(durable=True, options=SERVER)
     try:
         cluster.create()
         cluster.start()

@@ -25,10 +25,10 @@ Pause = Callable[[float], Awaitable[None]]
 
 FIRST_BATCH = 500
 LEAST_BATCH, LARGEST_BATCH = 100, 10_000
-LONGEST_BATCH = 0.15
+LONGEST_BATCH = 0.3
 """Seconds that a batch may take before the next one is smaller: others wait for no more
 (SQLite has one writer in all)."""
-REST = 0.25
+REST = 0.1
 """Of a batch's time: how long others have the database to themselves before the next one."""
 ANNOUNCED = 100
 ANNOUNCING_PAUSE = 0.5
