@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,21 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert, select, text, update
 
-from lamassu.kernel.errors import Conflict, Forbidden, LamassuError, NotFound, WrongState
+from lamassu.kernel.errors import (
+    Conflict,
+    Forbidden,
+    LamassuError,
+    NotFound,
+    RuleViolation,
+    WrongState,
+)
 from lamassu.kernel.merkle import Tile, leaf_hash, verify_consistency, verify_inclusion
-from lamassu.kernel.signed_note import VerifierKey, parse_checkpoint, verify_note
+from lamassu.kernel.signed_note import (
+    SignatureType,
+    VerifierKey,
+    parse_checkpoint,
+    verify_note,
+)
 from lamassu.platform.messaging import EventBus
 from lamassu.services.ca.contract import CertificateStatus, RevocationReason
 from lamassu.services.ca.model import StatusChange
@@ -26,6 +38,7 @@ from lamassu.services.ca.storage.log_tables import log_entries, log_head, log_ti
 from lamassu.services.ca.storage.tables import cas, certificates
 from lamassu.services.ca.usecases.issuance_log import IssuanceLog, Stale, Submission
 from lamassu.services.ca.usecases.issuance_log.audit import LogAudit, LogReport
+from lamassu.services.kms.contract import Engine, KeyAlgorithm
 from lamassu.wiring.log_audit import DatabaseRows, DiskLedger, FolderTiles, OwnTiles
 
 from .world import ALICE, World
@@ -497,6 +510,39 @@ async def test_two_processes_make_one_log(logged: Logged) -> None:
 
     assert (await logged.audit()).findings == []
     assert len(await logged.entries()) == 25
+
+
+class WithoutEd25519:
+    """A KMS whose default engine makes no Ed25519 keys, as some HSMs and clouds do not."""
+
+    def __init__(self, keys: Any) -> None:
+        self._keys = keys
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._keys, name)
+
+    async def engines(self) -> Sequence[Engine]:
+        return [
+            replace(one, supported={KeyAlgorithm.ECDSA: (256,)})
+            for one in await self._keys.engines()
+        ]
+
+
+async def test_an_engine_without_ed25519_signs_the_log_with_ecdsa_and_is_no_witness(
+    logged: Logged,
+) -> None:
+    logged.world.kms = WithoutEd25519(logged.world.kms)  # type: ignore[assignment]
+    log = logged.of()
+    for sequencer in logged.bus._sequencers.values():
+        await sequencer.drain()
+    await grown(log)
+
+    key = await log.key()
+
+    assert key.type is SignatureType.ECDSA
+    verify_note(parse_checkpoint(await log.checkpoint()), key)
+    with pytest.raises(RuleViolation, match="Ed25519"):
+        await log.witnessing.key()
 
 
 async def test_a_head_is_signed_once_for_each_size(logged: Logged) -> None:
