@@ -9,13 +9,16 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
-from lamassu.kernel.errors import RuleViolation
+from lamassu.kernel.errors import LamassuError, RuleViolation
 from lamassu.kernel.x509 import lint
+from lamassu.services.ca.contract import CryptoEnforcement, IssuanceProfile
 from lamassu.services.ca.rules import template as templates
+from lamassu.services.ca.rules.kept_profile import check_profile_kept
 from lamassu.services.ca.storage import CaStorage
 from lamassu.services.ca.usecases import lint as linters
 from lamassu.services.ca.usecases import sample_lint
 from lamassu.services.ca.usecases.sample_lint import FINDING_EVENT, SampledLint
+from tests.kernel.x509.lint import drafts
 
 from .test_profiles import ORIGINAL
 from .world import DEVICE_PROFILE, World, csr, wire_csr
@@ -29,7 +32,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         def note(octets: bytes) -> None:
             signed.append(octets)
 
-        return lint.linting_key(key, **path, also=(note,))  # asked last, before the key itself
+        path["also"] = (*path["also"], note)  # asked last, before the key itself
+        return lint.linting_key(key, **path)
 
     monkeypatch.setattr(templates, "linting_key", counting)
     return signed
@@ -225,3 +229,70 @@ async def test_what_is_issued_is_offered_to_the_sample_once(
 
     assert issued == again
     assert offered == [issued.serial_number]
+
+
+PROFILE = replace(
+    DEVICE_PROFILE, key_usage=("DigitalSignature",), extended_key_usages=("ClientAuth",)
+)
+LEAF = drafts.Draft()
+NOT_OF_THE_PROFILE = {
+    "another purpose": (
+        "extensions.extended_key_usage",
+        PROFILE,
+        LEAF.with_extension(drafts.EKU, drafts.sequence(drafts.oid(drafts.SERVER_AUTH))),
+    ),
+    "no purpose": ("extensions.extended_key_usage", PROFILE, LEAF.without(drafts.EKU)),
+    "a purpose of an authority, honoured": (
+        "extensions.extended_key_usage",
+        replace(PROFILE, honor_extended_key_usages=True),
+        LEAF.with_extension(drafts.EKU, drafts.sequence(drafts.oid("2b06010505070309"))),
+    ),
+    "another usage": (
+        "extensions.key_usage",
+        PROFILE,
+        LEAF.with_extension(drafts.KEY_USAGE, drafts.key_usage(0, 4), critical=True),
+    ),
+    "a CA's usage, honoured": (
+        "extensions.key_usage",
+        replace(PROFILE, honor_key_usage=True),
+        LEAF.with_extension(drafts.KEY_USAGE, drafts.key_usage(0, 6), critical=True),
+    ),
+    "a CA": ("extensions.basic_constraints", PROFILE, drafts.sub_ca()),
+    "a key that it does not take": (
+        "subject_public_key",
+        replace(PROFILE, crypto_enforcement=CryptoEnforcement(enabled=True, allow_rsa_keys=True)),
+        LEAF,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "profile", "draft"), NOT_OF_THE_PROFILE.values(), ids=NOT_OF_THE_PROFILE
+)
+def test_what_is_not_of_the_profile_is_not_signed(
+    part: str, profile: IssuanceProfile, draft: drafts.Draft
+) -> None:
+    check_profile_kept(LEAF.encoded(), profile=PROFILE)
+
+    with pytest.raises(LamassuError) as refusal:
+        check_profile_kept(draft.encoded(), profile=profile)
+
+    assert (refusal.value.code, refusal.value.field) == ("lint_failed", part)
+
+
+async def test_a_draft_that_forgot_its_profile_is_not_signed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.hierarchy()
+    signed = counted(monkeypatch)
+    monkeypatch.setattr(
+        "lamassu.services.ca.usecases.draft_certificate.extended_key_usages_for",
+        lambda profile, requested: ("ServerAuth",),
+    )
+
+    answer = await world.api.post(
+        "/v1/cas/issuing/certificates/sign", json={"csr": wire_csr(csr("pump-7"))}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "lint_failed")
+    assert signed == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
@@ -43,7 +43,8 @@ class CertificateTemplate:
     """A to-be-signed certificate.
 
     `issuer_path` are the certificates (DER) of the issuer, first, and of the CAs above it, which
-    it is held against before the key signs; without any it is self-signed.
+    it is held against before the key signs; without any it is self-signed. `also` judge its
+    octets after that.
     """
 
     subject: x509.Name
@@ -54,6 +55,7 @@ class CertificateTemplate:
     not_after: datetime
     extensions: Sequence[EncodedExtension]
     issuer_path: Sequence[bytes] = ()
+    also: Sequence[Callable[[bytes], None]] = ()
 
     def signed_with(self, key: CertificateIssuerPrivateKeyTypes) -> bytes:
         """The certificate (DER), signed with the hash that befits the issuer's key.
@@ -61,7 +63,7 @@ class CertificateTemplate:
         Raises `LintRefusal` or `PlatformLintRefusal`, and the key signed nothing, where it would
         break RFC 5280.
         """
-        return self._signed(linting_key(key, issuer_path=self.issuer_path))
+        return self._signed(linting_key(key, issuer_path=self.issuer_path, also=self.also))
 
     def rehearsed(self) -> bytes:
         """The certificate (DER) but for its signature, which a throwaway key makes: something

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from cryptography import x509
 
 from lamassu.kernel.x509.csr import CertificateRequest
 from lamassu.kernel.x509.keys import key_id
 from lamassu.kernel.x509.serials import new_serial_number
+from lamassu.services.ca.rules.kept_profile import check_profile_kept
 from lamassu.services.ca.rules.names import (
     check_alternative_names,
     check_named,
@@ -98,6 +99,7 @@ def draft(
         not_after=not_after,
         extensions=extensions,
         issuer_path=issuer.path,
+        also=(partial(check_profile_kept, profile=profile),),
     )
 
 
