@@ -35,6 +35,7 @@ from lamassu.kernel.x509.names import Subject
 from lamassu.platform.database import Database, DatabaseSettings, Dialect, RecordWriter
 from lamassu.services.ca.contract import IssueRequest, Validity
 from lamassu.services.ca.model import CaRequest, KeyRequest
+from lamassu.services.ca.rules.kept_profile import check_profile_kept
 from lamassu.services.ca.storage import CaStorage
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.kms.engines.software import SoftwareEngine
@@ -142,6 +143,7 @@ def main() -> None:
 
     def judge(draft: bytes) -> None:
         check_to_be_signed(draft, signer=signer, issuer_path=(run.issuer,))
+        check_profile_kept(draft, profile=DEVICE_PROFILE)
 
     whole = shown("a whole issuance (P-256, SQLite)", run.times)
     processor = run.processor / count * 1e6
