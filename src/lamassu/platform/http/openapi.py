@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -21,6 +22,10 @@ from lamassu.platform.http.openapi_responses import (
 from lamassu.platform.http.routing import AccessKind, MountedRoute, Route
 
 _REF = "#/components/schemas/{model}"
+# How pydantic names a model whose name another has, too.
+_MODULE_NAME = re.compile(
+    r"lamassu__services__([a-z]+)__(?:[a-z_]+__)?([A-Z][A-Za-z]*(?:-[A-Za-z]+)?)"
+)
 _PARAMETER = re.compile(r"\{([A-Za-z0-9_-]+)(?::path)?\}")
 _SEGMENT = {"type": "string", "minLength": 1}
 _APPROVAL_HEADER = {
@@ -78,8 +83,21 @@ def _schemas(routes: Iterable[MountedRoute]) -> tuple[_Models, dict[str, Any]]:
             wanted.append((mounted.route.answer, "serialization"))
         wanted += [(one, "serialization") for one in mounted.route.other_answers.values()]
     references, schema = models_json_schema(list(dict.fromkeys(wanted)), ref_template=_REF)
-    found: _Models = {key: references[key] for key in wanted}
-    return found, schema.get("$defs", {})
+    definitions: dict[str, Any] = schema.get("$defs", {})
+    written = json.dumps([[references[key] for key in wanted], definitions])
+    for long, short in _short_names(definitions).items():
+        written = written.replace(f'"{long}"', f'"{short}"').replace(f'/{long}"', f'/{short}"')
+    shortened, definitions = json.loads(written)
+    return dict(zip(wanted, shortened, strict=True)), definitions
+
+
+def _short_names(names: Iterable[str]) -> dict[str, str]:
+    """Names for models that slices call alike, which are told apart by their modules: the slice
+    and the model, where that is enough."""
+    short = {
+        name: f"{found[1]}_{found[2]}" for name in names if (found := _MODULE_NAME.fullmatch(name))
+    }
+    return {long: one for long, one in short.items() if list(short.values()).count(one) == 1}
 
 
 def _operation(mounted: MountedRoute, references: _Models) -> dict[str, Any]:
