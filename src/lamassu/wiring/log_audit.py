@@ -136,7 +136,8 @@ class DatabaseRows:
             sealed = self._database.writer.sealed
             found.append([row.body.encode() for row in rows if sealed(SERVICE, row)])
         waiting, sequenced = found
-        return [*sequenced, *(body for body in waiting if body not in sequenced)]
+        moved = set(sequenced)
+        return [*sequenced, *(body for body in waiting if body not in moved)]
 
 
 class DiskLedger:

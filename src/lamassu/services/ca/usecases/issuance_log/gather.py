@@ -36,8 +36,10 @@ class Gathering:
 
     async def gather(self) -> int:
         """Ask each witness that has not signed the newest head; how many signed it now."""
+        if not self._witnesses:
+            return 0
         head = await self._store.head()
-        if not self._witnesses or not head.note:
+        if not head.note:
             return 0
         have = {one.witness: one for one in await self._store.cosignatures()}
         due = [

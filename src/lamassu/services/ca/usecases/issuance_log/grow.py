@@ -48,6 +48,7 @@ class Growing:
         self._store = store
         self._keys = keys
         self._origin = origin
+        self._looked = 0  # how far the journal holds nothing more for the log
 
     async def advance(self) -> int:
         """Adopt, append and sign some; how much was done, 0 when nothing is left to do."""
@@ -95,7 +96,7 @@ class Growing:
     async def _grow(self, seen: LogHead) -> int:
         # the end first: what it counts is there when the entries are read
         last = await self._store.last_sequenced()
-        if last <= seen.position:
+        if last <= max(seen.position, self._looked):
             return 0
         async with self._store.unit() as unit:
             head = await unit.lock_head()
@@ -104,6 +105,7 @@ class Growing:
             if rows:
                 position = max(position, rows[-1].position)
             elif position - head.position < STRIDE:
+                self._looked = last
                 return 0
             for row in rows:
                 if not row.genuine:
