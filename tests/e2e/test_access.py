@@ -65,6 +65,8 @@ PUBLIC = {
     "POST /api/va/ocsp",
     "GET /api/va/ocsp/{request:path}",
     "GET /api/va/crl/{ski}",
+    "GET /api/va/filter/{ski}",
+    "GET /api/va/filter/{ski}/delta",
 }
 DOCUMENTED = {"GET /api/openapi.json", "GET /api/docs"}  # public in development only
 PLAIN_HTTP = {
@@ -75,6 +77,8 @@ PLAIN_HTTP = {
     "GET /crl/{ski}",
     "GET /ca/{ca_id}.crl",
     "GET /ca/{ca_id}.crt",
+    "GET /ca/{ca_id}.filter",
+    "GET /ca/{ca_id}.filter-delta",
 }
 OF_SERVICE_EST = {
     "GET /internal/dms/{id}/cacerts",
