@@ -83,6 +83,8 @@ class CascadeRunner:
                 return total
             total += after.done - before.done
             took = self._measure() - began
+            if before.total is None:
+                continue  # it was only counted
             if before.status is JobStatus.ANNOUNCING or before.kind is JobKind.DELETE:
                 if after.status is not JobStatus.DONE:
                     await self._pause(ANNOUNCING_PAUSE)
