@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,10 @@ def test_a_sealed_vault_is_503_with_a_time_and_keeps_nothing_else_from_working(
         with serving(directory, environment=environment) as server, server.admin() as admin:
             with stand.gone():
                 refused = admin.post("/api/kms/v1/keys", json=wanted)
-                ready = admin.get("/health/ready")
+                deadline = time.monotonic() + 15
+                while (ready := admin.get("/health/ready")).status_code != 503:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
                 read = admin.get("/api/ca/v1/cas")
                 live = lamassu(
                     "config", "check", "--dir", str(directory), "--live", check=False, **environment
