@@ -91,26 +91,28 @@ class JobRows(ServiceUnit):
         now: datetime,
         limit: int,
     ) -> Sequence[str]:
+        wanted = and_(
+            certificates.c.issuer_ca_id == ca_id,
+            certificates.c.status == status.value,
+            certificates.c.serial_number > after,
+            _revocable(now),
+        )
         chosen = (
             select(certificates.c.serial_number)
-            .where(
-                certificates.c.issuer_ca_id == ca_id,
-                certificates.c.status == status.value,
-                certificates.c.serial_number > after,
-                _revocable(now),
-            )
+            .where(wanted)
             .order_by(certificates.c.serial_number)
             .limit(limit)
-            .with_for_update()
         )
-        if status is not CertificateStatus.ACTIVE:
-            found = list((await self._connection.execute(chosen)).scalars())
+        if status is CertificateStatus.ACTIVE:
+            # up to the last one chosen: locking rows first would write each of them twice
+            last = select(func.max(chosen.subquery().c.serial_number)).scalar_subquery()
+            here = and_(wanted, certificates.c.serial_number <= last)
+        else:
+            found = list((await self._connection.execute(chosen.with_for_update())).scalars())
             if not found:
                 return found
             await self._keep_exceptions(job.id, found)
-            here: Any = certificates.c.serial_number.in_(found)
-        else:
-            here = certificates.c.serial_number.in_(chosen.scalar_subquery())
+            here = certificates.c.serial_number.in_(found)
         marking = (
             update(certificates)
             .where(here)
