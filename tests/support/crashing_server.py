@@ -29,6 +29,7 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "before_bind": (DeviceService, "bind", False),
     "after_bind": (DeviceService, "bind", True),
     "within_spending": (SqlCaTransaction, "save_approval", True),
+    "within_cascade": (SqlCaTransaction, "save_job", True),
     "after_create_ca": (CaService, "create_ca", True),
     "after_create_dms": (DmsService, "create", True),
     "after_ca_status": (CaService, "change_ca_status", True),
