@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lamassu.cli import ca_external, ca_import, ca_lifecycle
+from lamassu.cli import ca_archive, ca_external, ca_import, ca_lifecycle
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -31,6 +31,7 @@ approvals = typer.Typer(
 app.add_typer(approvals, name="approvals")
 app.command("import")(ca_import.import_)
 app.command("import-signed")(ca_external.import_signed)
+app.command()(ca_archive.archive)
 app.command()(ca_external.requests)
 app.command()(ca_external.withdraw)
 for _command in (

@@ -22,6 +22,11 @@ from lamassu.platform.database.journal_tables import tables as journal_tables
 from lamassu.platform.database.records import LOG
 from lamassu.services.ca.contract import Certificate
 from lamassu.services.ca.rules.issuance_log import Known, Logged
+from lamassu.services.ca.storage.archive import (
+    archived,
+    archived_after,
+    certificate_in_archive,
+)
 from lamassu.services.ca.storage.issuance_log import SERVICE
 from lamassu.services.ca.storage.log_tables import log_head
 from lamassu.services.ca.storage.rows import CERTIFICATE_COLUMNS, certificate_of
@@ -105,6 +110,20 @@ class DatabaseRows:
             async with self._database.reading(SERVICE) as connection:
                 page = [certificate_of(row) for row in await connection.execute(query)]
             if not page:
+                break
+            yield page
+            after = page[-1].serial_number
+        async for kept in self._archived_pages():
+            yield kept
+
+    async def _archived_pages(self) -> AsyncIterator[Sequence[Certificate]]:
+        after = ""
+        while True:
+            query = archived_after(after, limit=PAGE)
+            async with self._database.reading(SERVICE) as connection:
+                rows = await connection.execute(query)
+                page = [certificate_in_archive(row) for row in rows]
+            if not page:
                 return
             yield page
             after = page[-1].serial_number
@@ -112,7 +131,9 @@ class DatabaseRows:
     async def some(self, serial_numbers: Sequence[str]) -> Sequence[Certificate]:
         query = select(*CERTIFICATE_COLUMNS).where(certificates.c.serial_number.in_(serial_numbers))
         async with self._database.reading(SERVICE) as connection:
-            return [certificate_of(row) for row in await connection.execute(query)]
+            found = [certificate_of(row) for row in await connection.execute(query)]
+            kept = await connection.execute(archived(serial_numbers))
+            return [*found, *(certificate_in_archive(row) for row in kept)]
 
     async def present(self) -> Mapping[str, str]:
         async with self._database.reading(SERVICE) as connection:

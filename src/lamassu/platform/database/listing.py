@@ -134,9 +134,9 @@ def _runs(
 
 def _place(runs: Sequence[Run], value: Place, *, keyed: bool) -> int:
     """The run that a bookmark's value is in. Raises `Malformed`."""
-    for number, run in enumerate(runs):
-        if keyed or run.holds(value):
-            return number
+    holding = [number for number, run in enumerate(runs) if keyed or run.holds(value)]
+    if holding:  # where all have the value is nearer than where they have any
+        return min(holding, key=lambda number: runs[number].order is not None)
     raise Malformed("not a valid bookmark", code="invalid_bookmark", field="bookmark")
 
 
@@ -366,20 +366,9 @@ def _escaped(value: object) -> str:
     return _text(value).replace("/", "//").replace("%", "/%").replace("_", "/_")
 
 
-def _equal_folded(column: Column, value: object) -> Verdict:
-    return _ilike(column, _escaped(value))
-
-
-def _one_of_folded(column: Column, value: object) -> Verdict:
-    items = _items(value)
-    return or_(*(_equal_folded(column, item) for item in items)) if items else true()
-
-
 # PostgreSQL's own way to compare without case
 _FOLDED: Mapping[Operator, Callable[[Column, object], Verdict]] = {
-    Operator.EQ_IC: _equal_folded,
     Operator.CT_IC: _like_ic,
-    Operator.IN_IC: _one_of_folded,
 }
 
 

@@ -288,6 +288,11 @@ class CaTransaction(Protocol):
         """The policies of those of these CAs that have one, in this order."""
         ...
 
+    async def archive_ended(self, before: datetime, *, limit: int, now: datetime) -> Sequence[str]:
+        """Move certificates that ended before a time into the archive, no CA's and none that
+        waits to be bound: their serial numbers."""
+        ...
+
     async def mark_reconciled(self, serial_numbers: Sequence[str]) -> None:
         """Note that these were dealt with; unknown ones are passed over."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lamassu.platform.http import Route
 from lamassu.services.ca.http.approvals import approval_routes
+from lamassu.services.ca.http.archive import archive_routes
 from lamassu.services.ca.http.authorities import authority_routes
 from lamassu.services.ca.http.ca_keys import ca_key_routes
 from lamassu.services.ca.http.certificates import certificate_routes
@@ -25,6 +26,7 @@ def routes(service: CaService) -> list[Route]:
         *authority_routes(service),
         *ca_key_routes(service),
         *certificate_routes(service),
+        *archive_routes(service),
         *request_routes(service),
         *profile_routes(service),
         *dry_run_routes(service),

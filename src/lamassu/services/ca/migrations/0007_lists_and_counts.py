@@ -64,6 +64,9 @@ def _create_indexes() -> None:
         ("issuer", ["issuer_ca_id", "serial_number"]),
     ):
         op.create_index(f"ix_ca_certificates_{name}", _TABLE, columns)
+    op.create_index(
+        "ix_ca_certificates_folded_name", _TABLE, [sa.func.lower(sa.column("common_name"))]
+    )
     for name, columns, where in _PARTIAL:
         op.create_index(
             f"ix_ca_certificates_{name}",
@@ -195,7 +198,8 @@ def downgrade() -> None:
         op.drop_index("ix_ca_certificates_metadata", _TABLE)
     for name in ("ca_archived_certificates", "ca_certificate_changes", "ca_certificate_counts"):
         op.drop_table(name)
-    for name in [name for name, *_ in _PARTIAL] + ["issuer", "not_before", "not_after"]:
+    plain = ["folded_name", "issuer", "not_before", "not_after"]
+    for name in [name for name, *_ in _PARTIAL] + plain:
         op.drop_index(f"ix_ca_certificates_{name}", _TABLE)
     op.create_index("ix_ca_certificates_not_after", _TABLE, ["not_after"])
     op.create_index(

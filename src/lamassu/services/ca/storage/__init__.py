@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from cryptography import x509
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, literal, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, or_, select
 
 from lamassu.kernel.listing import ListQuery, Page
 from lamassu.kernel.records import AuditRecord, Event
 from lamassu.kernel.x509.serials import serial_hex
 from lamassu.platform.database import Database, Prepared
-from lamassu.platform.database.listing import fetch_page, filtered
+from lamassu.platform.database.listing import fetch_page
 from lamassu.platform.database.prepared import among
-from lamassu.platform.database.types import UtcDateTime
 from lamassu.services.ca.contract import (
     Approval,
     ApprovalPolicy,
@@ -35,9 +33,9 @@ from lamassu.services.ca.contract.external import AwaitedCa
 from lamassu.services.ca.model import (
     CascadeJob,
     CaStats,
-    JobStatus,
     CertificateScope,
     IssuerVersions,
+    JobStatus,
     NewCertificate,
     RecordedEnrolment,
     StandingRow,
@@ -45,7 +43,20 @@ from lamassu.services.ca.model import (
 from lamassu.services.ca.ports import CaTransaction, RequestStore
 from lamassu.services.ca.rules.generations import in_succession
 from lamassu.services.ca.rules.issuance_log import EntryType, entry_of
+from lamassu.services.ca.storage.archive import archived, certificate_in_archive
 from lamassu.services.ca.storage.awaited import awaited_in, awaited_of
+from lamassu.services.ca.storage.counting import (
+    by_status,
+    fold_changes,
+    kept_counts,
+    matching_counts,
+    summed,
+)
+from lamassu.services.ca.storage.list_columns import (
+    ca_columns,
+    certificate_columns,
+    has_status,
+)
 from lamassu.services.ca.storage.logged import LoggedTransaction
 from lamassu.services.ca.storage.profiles import enrolments_in, profile_of
 from lamassu.services.ca.storage.requests import SqlRequestStore
@@ -66,9 +77,6 @@ from lamassu.services.ca.storage.transaction import (
 
 SERVICE = "ca"
 _ACTIVE, _REVOKED = CertificateStatus.ACTIVE.value, CertificateStatus.REVOKED.value
-
-# what the wire shows of a certificate that was never revoked, and clients filter by
-_NEVER = literal(datetime(1, 1, 1, tzinfo=UTC), UtcDateTime())
 
 _CERTIFICATES: Select[Any] = select(*CERTIFICATE_COLUMNS)
 _own = certificates.alias("own")
@@ -182,10 +190,9 @@ class CaStorage:
         base = AUTHORITIES
         if common_name is not None:
             base = base.where(certificates.c.common_name == common_name)
-        async with self._database.reading(SERVICE) as connection:
-            page = await fetch_page(
-                connection, base, columns=_ca_columns(now), key=cas.c.id, query=query
-            )
+        async with self._database.listing(SERVICE) as connection:
+            columns = ca_columns(now, connection.dialect.name)
+            page = await fetch_page(connection, base, columns=columns, key=cas.c.id, query=query)
         return Page([authority_of(row) for row in page.items], page.after)
 
     async def _find_authority(self, query: Select[Any]) -> CertificationAuthority | None:
@@ -203,7 +210,7 @@ class CaStorage:
 
     async def page_profiles(self, query: ListQuery) -> Page[IssuanceProfile]:
         columns = {"id": profiles.c.id, "name": profiles.c.name}
-        async with self._database.reading(SERVICE) as connection:
+        async with self._database.listing(SERVICE) as connection:
             page = await fetch_page(
                 connection, select(profiles), columns=columns, key=profiles.c.id, query=query
             )
@@ -218,12 +225,15 @@ class CaStorage:
     # --- certificates -----------------------------------------------------------------------
 
     async def find_certificate(self, serial_number: str) -> Certificate | None:
-        return await self._find(_BY_SERIAL, serial_number)
+        found = await self._find(_BY_SERIAL, serial_number)
+        return found or (await self._archived([serial_number])).get(serial_number)
 
     async def find_certificates(self, serial_numbers: Sequence[str]) -> Mapping[str, Certificate]:
         wanted = {"wanted": list(serial_numbers)}
         rows = await self._database.fetch(SERVICE, _BY_SERIALS, wanted)
-        return {row.serial_number: certificate_of(row) for row in rows}
+        found = {row.serial_number: certificate_of(row) for row in rows}
+        missing = [each for each in serial_numbers if each not in found]
+        return found | await self._archived(missing) if missing else found
 
     async def find_certificate_by_der(self, der: bytes) -> Certificate | None:
         try:
@@ -242,11 +252,11 @@ class CaStorage:
         self, query: ListQuery, *, now: datetime, scope: CertificateScope
     ) -> Page[Certificate]:
         base = _CERTIFICATES.where(*_within(scope, now))
-        async with self._database.reading(SERVICE) as connection:
+        async with self._database.listing(SERVICE) as connection:
             page = await fetch_page(
                 connection,
                 base,
-                columns=_certificate_columns(now),
+                columns=certificate_columns(now, connection.dialect.name),
                 key=certificates.c.serial_number,
                 query=query,
             )
@@ -258,6 +268,19 @@ class CaStorage:
         if not rows:
             return None
         row = rows[0]
+        if row.status is None:
+            kept = (await self._archived([serial_number])).get(serial_number)
+            if kept is not None and kept.issuer_ca_id == ca_id:
+                return StandingRow(
+                    status=kept.stored_status,
+                    revocation_time=kept.revocation_time,
+                    reason=kept.revocation_reason,
+                    not_after=kept.not_after,
+                    der=kept.der,
+                    ca_revoked=row.revoked_by is not None,
+                    ca_revocation_time=row.ca_revocation_time,
+                    ca_reason=RevocationReason(row.ca_revocation_reason),
+                )
         return StandingRow(
             status=CertificateStatus(row.status) if row.status is not None else None,
             revocation_time=row.revocation_time,
@@ -321,6 +344,11 @@ class CaStorage:
         async with self._database.reading(SERVICE) as connection:
             return [certificate_of(row) for row in await connection.execute(query)]
 
+    async def _archived(self, serial_numbers: Sequence[str]) -> dict[str, Certificate]:
+        async with self._database.reading(SERVICE) as connection:
+            rows = await connection.execute(archived(serial_numbers))
+            return {row.serial_number: certificate_in_archive(row) for row in rows}
+
     async def _find(self, statement: Prepared, wanted: str) -> Certificate | None:
         rows = await self._database.fetch(SERVICE, statement, {"wanted": wanted})
         return certificate_of(rows[0]) if rows else None
@@ -332,12 +360,6 @@ class CaStorage:
             row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).first()
         return None if row is None else job_of(row)
 
-    # --- CAs that wait for their certificate -----------------------------------------------
-
-    async def find_awaited(self, ca_id: str) -> AwaitedCa | None:
-        async with self._database.reading(SERVICE) as connection:
-            query = select(awaited).where(awaited.c.id == ca_id)
-            row = (await connection.execute(query)).first()
     async def unfinished_jobs(self) -> Sequence[CascadeJob]:
         query = select(jobs).where(jobs.c.status != JobStatus.DONE.value)
         async with self._database.reading(SERVICE) as connection:
@@ -348,6 +370,12 @@ class CaStorage:
         async with self._database.reading(SERVICE) as connection:
             return (await connection.execute(query)).first() is not None
 
+    # --- CAs that wait for their certificate -----------------------------------------------
+
+    async def find_awaited(self, ca_id: str) -> AwaitedCa | None:
+        async with self._database.reading(SERVICE) as connection:
+            query = select(awaited).where(awaited.c.id == ca_id)
+            row = (await connection.execute(query)).first()
         return None if row is None else awaited_of(row)
 
     async def all_awaited(self) -> Sequence[AwaitedCa]:
@@ -363,7 +391,7 @@ class CaStorage:
         return found[0] if found else None
 
     async def page_approvals(self, query: ListQuery, *, now: datetime) -> Page[Approval]:
-        async with self._database.reading(SERVICE) as connection:
+        async with self._database.listing(SERVICE) as connection:
             page = await fetch_page(
                 connection,
                 select(approvals),
@@ -388,60 +416,40 @@ class CaStorage:
         certificate_query: ListQuery | None = None,
         issuer_ca_id: str | None = None,
     ) -> CaStats:
-        columns = _certificate_columns(now)
-        status = columns["status"]
-        of_cas = select(certificates.c.engine_id, status, func.count()).join_from(
+        of_cas = select(certificates.c.engine_id).join_from(
             cas, certificates, cas.c.serial_number == certificates.c.serial_number
         )
-        of_certificates = select(literal(""), status, func.count())
-        if issuer_ca_id is not None:
-            of_certificates = of_certificates.where(certificates.c.issuer_ca_id == issuer_ca_id)
-        async with self._database.reading(SERVICE) as connection:
-            by_ca = await _counted(
-                connection,
-                of_cas.group_by(certificates.c.engine_id, status),
-                _ca_columns(now),
-                ca_query,
+        async with self._database.listing(SERVICE) as connection:
+            dialect = connection.dialect.name
+            by_ca = await matching_counts(
+                connection, of_cas, now=now, columns=ca_columns(now, dialect), query=ca_query
             )
-            by_certificate = await _counted(
-                connection, of_certificates.group_by(status), columns, certificate_query
-            )
+            if certificate_query is None or not certificate_query.filters:
+                counts = await kept_counts(connection, now=now, issuer_ca_id=issuer_ca_id)
+            else:
+                of_issuer = select(certificates.c.issuer_ca_id).where(
+                    *_within(CertificateScope(issuer_ca_id=issuer_ca_id), now)
+                )
+                counts = by_status(
+                    await matching_counts(
+                        connection,
+                        of_issuer,
+                        now=now,
+                        columns=certificate_columns(now, dialect),
+                        query=certificate_query,
+                    )
+                )
         return CaStats(
-            cas_by_engine=_summed((engine, n) for engine, _, n in by_ca),
-            cas_by_status=_by_status(by_ca),
-            cas=sum(n for *_, n in by_ca),
-            certificates_by_status=_by_status(by_certificate),
-            certificates=sum(n for *_, n in by_certificate),
+            cas_by_engine=summed((engine, number) for engine, _, number in by_ca),
+            cas_by_status=by_status(by_ca),
+            cas=sum(number for *_, number in by_ca),
+            certificates_by_status=counts,
+            certificates=sum(counts.values()),
         )
 
-
-async def _counted(
-    connection: AsyncConnection,
-    base: Select[Any],
-    columns: Mapping[str, ColumnElement[Any]],
-    query: ListQuery | None,
-) -> list[tuple[str, str, int]]:
-    if query is not None:
-        base = filtered(connection, base, columns=columns, filters=query.filters)
-    return [(row[0], row[1], row[2]) for row in await connection.execute(base)]
-
-
-def _summed(counts: Any) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for key, n in counts:
-        total[key] = total.get(key, 0) + n
-    return total
-
-
-def _by_status(counts: Sequence[tuple[str, str, int]]) -> dict[CertificateStatus, int]:
-    summed = _summed((status, n) for _, status, n in counts)
-    return {status: summed.get(status.value, 0) for status in CertificateStatus}
-
-
-def _status_at(now: datetime) -> ColumnElement[str]:
-    """The status as clients see it: an active certificate past its end is expired."""
-    past = and_(certificates.c.status == _ACTIVE, certificates.c.not_after < now)
-    return case((past, CertificateStatus.EXPIRED.value), else_=certificates.c.status)
+    async def fold_counts(self) -> int:
+        async with self._database.unit(SERVICE) as unit:
+            return await fold_changes(unit.connection)
 
 
 def _within(scope: CertificateScope, now: datetime) -> list[ColumnElement[bool]]:
@@ -449,7 +457,7 @@ def _within(scope: CertificateScope, now: datetime) -> list[ColumnElement[bool]]
     if scope.issuer_ca_id is not None:
         conditions.append(certificates.c.issuer_ca_id == scope.issuer_ca_id)
     if scope.status is not None:
-        conditions.append(_has_status(scope.status, now))
+        conditions.append(has_status(scope.status, now))
     if scope.expires_after is not None or scope.expires_before is not None:
         conditions.append(certificates.c.status != _REVOKED)
         conditions.append(or_(certificates.c.status != _ACTIVE, certificates.c.not_after >= now))
@@ -458,36 +466,6 @@ def _within(scope: CertificateScope, now: datetime) -> list[ColumnElement[bool]]
     if scope.expires_before is not None:
         conditions.append(certificates.c.not_after < scope.expires_before)
     return conditions
-
-
-def _has_status(status: CertificateStatus, now: datetime) -> ColumnElement[bool]:
-    """In a form that the index on issuer and stored status serves."""
-    if status is CertificateStatus.EXPIRED:
-        return and_(certificates.c.status == _ACTIVE, certificates.c.not_after < now)
-    if status is CertificateStatus.ACTIVE:
-        return and_(certificates.c.status == _ACTIVE, certificates.c.not_after >= now)
-    return certificates.c.status == status.value
-
-
-def _certificate_columns(now: datetime) -> dict[str, ColumnElement[Any]]:
-    """Filterable and sortable fields by wire name."""
-    c = certificates.c
-    return {
-        "type": c.type,
-        "serial_number": c.serial_number,
-        "subject.common_name": c.common_name,
-        "subject_key_id": c.subject_key_id,
-        "issuer_meta.id": c.issuer_ca_id,
-        "status": _status_at(now),
-        "engine_id": c.engine_id,
-        "valid_to": c.not_after,
-        "valid_from": c.not_before,
-        "revocation_timestamp": func.coalesce(c.revocation_time, _NEVER, type_=UtcDateTime()),
-        "revocation_reason": c.revocation_reason,
-        "extensions.key_usage": c.key_usage,
-        "extensions.extended_key_usage": c.extended_key_usages,
-        "is_ca": c.is_ca,
-    }
 
 
 def _approval_columns(now: datetime) -> dict[str, ColumnElement[Any]]:
@@ -502,7 +480,3 @@ def _approval_columns(now: datetime) -> dict[str, ColumnElement[Any]]:
         "creation_ts": c.created_at,
         "expires_at": c.expires_at,
     }
-
-
-def _ca_columns(now: datetime) -> dict[str, ColumnElement[Any]]:
-    return {"id": cas.c.id, "profile_id": cas.c.profile_id, **_certificate_columns(now)}

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Index,
+    MetaData,
+    Table,
+    UniqueConstraint,
+    func,
+    literal_column,
+    text,
+)
 
 from lamassu.platform.database.types import (
     BigInteger,
@@ -62,6 +72,7 @@ certificates = Table(
     Index("ix_ca_certificates_not_after", "not_after", "serial_number"),
     Index("ix_ca_certificates_not_before", "not_before"),
     Index("ix_ca_certificates_common_name", "common_name"),
+    Index("ix_ca_certificates_folded_name", func.lower(literal_column("common_name"))),
     Index("ix_ca_certificates_subject_key_id", "subject_key_id"),
     Index("ix_ca_certificates_profile_id", "profile_id", "serial_number"),
     Index(

@@ -30,6 +30,7 @@ from lamassu.services.ca.model import (
     NewCertificate,
 )
 from lamassu.services.ca.storage.adoption import AdoptionRows
+from lamassu.services.ca.storage.archive import ArchiveRows
 from lamassu.services.ca.storage.awaited import awaited_of, values_of_awaited
 from lamassu.services.ca.storage.expiry import ExpiryRows
 from lamassu.services.ca.storage.hierarchy import relink
@@ -120,7 +121,7 @@ def issuing_step(new: NewCertificate, judged: IssuerVersions, profile_id: str) -
 _OPEN = [status.value for status in OPEN]
 
 
-class SqlCaTransaction(JobRows, LifecycleRows, ExpiryRows, AdoptionRows):
+class SqlCaTransaction(ArchiveRows, JobRows, LifecycleRows, ExpiryRows, AdoptionRows):
     """The `CaTransaction` port."""
 
     # --- CAs --------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ from lamassu.services.ca.rules.subject_keys import CertificateOrder
 from lamassu.services.ca.usecases.adopt_authorities import AuthorityAdoption
 from lamassu.services.ca.usecases.adopt_certificates import CertificateAdoption
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
+from lamassu.services.ca.usecases.archive_certificates import Archiving
 from lamassu.services.ca.usecases.change_status import StatusChanges
 from lamassu.services.ca.usecases.create_ca import CaCreation
 from lamassu.services.ca.usecases.create_certificate import CertificateCreation
@@ -137,6 +138,7 @@ class CaService:
             own_hosts=own_hosts,
             sampled=self.sampled_lint,
         )
+        self.archiving = Archiving(store=storage, clock=clock)
         self.approvals = ApprovalDesk(store=storage, people=people, clock=clock)
         self._holds = KeyHolds(store=storage, keys=keys)
         # what the host's `lamassu import` brings from other systems
