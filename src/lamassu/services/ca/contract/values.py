@@ -280,9 +280,7 @@ class Authorities(Protocol):
         """All unexpired revoked certificates of this CA (for its CRL), by serial number."""
         ...
 
-    async def issued_under(
-        self, ca_id: str, *, after: str, limit: int
-    ) -> Sequence[IssuedStanding]:
+    async def issued_under(self, ca_id: str, *, after: str, limit: int) -> Sequence[IssuedStanding]:
         """Unexpired certificates of this CA with serial numbers after that one, in order."""
         ...
 
