@@ -29,7 +29,6 @@ LARGEST_PKCS12 = 256 * 1024
 # openssl makes 2048 iterations, careful people a million; a second of a processor at most
 MOST_ITERATIONS = 2_000_000
 MOST_KEY_ID_OCTETS = 64  # it stands in paths of URLs
-DEEPEST = 64
 MOST_MOVED = 1000
 _NO_NAME = b"\x30\x00"
 

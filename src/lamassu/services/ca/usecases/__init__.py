@@ -61,6 +61,7 @@ from lamassu.services.ca.usecases.import_certificate import CertificateImport
 from lamassu.services.ca.usecases.import_signed import Imported, SignedImport
 from lamassu.services.ca.usecases.issue_certificate import CertificateIssuing
 from lamassu.services.ca.usecases.issuers import (
+    DEEPEST,
     IssuingContexts,
     ca_not_found,
     certificate_not_found,
@@ -84,9 +85,6 @@ from lamassu.services.ca.usecases.sample_lint import LintMeter, SampledLint
 from lamassu.services.ca.usecases.update_ca import Amendments
 from lamassu.services.ca.usecases.use_ca_key import CaSignatures
 from lamassu.services.kms.contract import Engine, Keys, MessageType
-
-# A CA deeper than this is not ours: guards the walk to the root against a damaged row.
-_DEEPEST = 64
 
 
 class CaService:
@@ -248,7 +246,7 @@ class CaService:
 
     async def path_of(self, ca_id: str) -> Sequence[CertificationAuthority]:
         path = [(await self.generations_of(ca_id))[-1]]
-        while (parent_id := path[-1].parent_id) is not None and len(path) < _DEEPEST:
+        while (parent_id := path[-1].parent_id) is not None and len(path) < DEEPEST:
             path.append(await self.get_ca(parent_id))
         return path
 

@@ -28,7 +28,7 @@ from lamassu.services.ca.rules.adoption import (
 )
 from lamassu.services.ca.rules.authorities import check_ca_id
 from lamassu.services.ca.usecases.documents import ca_document
-from lamassu.services.ca.usecases.enter_ca import cas_above, moved_below, record_moves
+from lamassu.services.ca.usecases.enter_ca import ids_above, moved_below, record_moves
 from lamassu.services.ca.usecases.hold_keys import KeyHolds
 from lamassu.services.ca.usecases.import_ca import PlatformCas, check_not_the_platforms
 from lamassu.services.ca.usecases.trail import record
@@ -167,7 +167,7 @@ class AuthorityAdoption:
         certificate = authority.certificate
         now = self._clock.now()
         parent = await self._store.find_ca(authority.parent_id) if authority.parent_id else None
-        above = await cas_above(self._store, parent)
+        above = await ids_above(parent, self._store)
         # it may have come before, among what its issuer's CA had signed, and be revoked here
         kept = await self._store.find_certificate(certificate.serial_number)
         placed = of_stored(authority, kept) if kept else authority

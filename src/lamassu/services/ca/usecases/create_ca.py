@@ -62,6 +62,7 @@ from lamassu.services.ca.usecases.documents import ca_document
 from lamassu.services.ca.usecases.enter_ca import insert_new_ca, lock_issuer
 from lamassu.services.ca.usecases.issuers import (
     Issuer,
+    ca_exists,
     certificates_above,
     issuer_of,
     newest_generation,
@@ -147,7 +148,7 @@ class CaCreation:
         ca_id = request.id or str(uuid4())
         check_ca_id(ca_id)
         if await self._store.find_ca(ca_id) or await self._store.find_awaited(ca_id):
-            raise _exists()
+            raise ca_exists()
         if request.approvals is not None:
             await self._desk.check_policy(request.approvals, at="approvals.")
         basis: dict[str, str] = {}
@@ -270,7 +271,7 @@ class CaCreation:
                 await clearance.admit(
                     transaction, Operation.CREATE_CHILD, guarding, basis=plan.basis
                 )
-            await insert_new_ca(transaction, authority, now, taken=_exists())
+            await insert_new_ca(transaction, authority, now, taken=ca_exists())
             record(
                 transaction,
                 "ca.create",
@@ -370,7 +371,3 @@ def _path_length_of(parent: Issuer | None) -> int | None:
     if parent is None:
         return None
     return certificate_facts(parent.authority.certificate.der).path_length
-
-
-def _exists() -> Conflict:
-    return Conflict("CA already exists", code="ca_exists", field="id")

@@ -11,9 +11,10 @@ from lamassu.kernel.identity import Caller
 from lamassu.services.ca.contract import CertificationAuthority
 from lamassu.services.ca.model import NewCertificate
 from lamassu.services.ca.ports import CaStore, CaTransaction
-from lamassu.services.ca.rules.imported import DEEPEST, MOST_MOVED, relinked, signed_by
+from lamassu.services.ca.rules.imported import MOST_MOVED, relinked, signed_by
 from lamassu.services.ca.rules.status import check_may_sign
 from lamassu.services.ca.usecases.documents import ca_document, update_document
+from lamassu.services.ca.usecases.issuers import DEEPEST, cas_above
 from lamassu.services.ca.usecases.trail import record
 
 
@@ -58,13 +59,11 @@ async def insert_new_ca(
         raise taken from None
 
 
-async def cas_above(store: CaStore, parent: CertificationAuthority | None) -> Sequence[str]:
-    """The ids of the CAs above a new one."""
-    above: list[str] = []
-    while parent is not None and len(above) < DEEPEST:
-        above.append(parent.id)
-        parent = await store.find_ca(parent.parent_id) if parent.parent_id else None
-    return above
+async def ids_above(parent: CertificationAuthority | None, store: CaStore) -> Sequence[str]:
+    """The ids of the CAs above a new one, from its parent on."""
+    if parent is None:
+        return ()
+    return [parent.id, *(one.id for one in await cas_above(parent, store))]
 
 
 async def moved_below(

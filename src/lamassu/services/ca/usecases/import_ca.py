@@ -45,12 +45,12 @@ from lamassu.services.ca.rules.imported import (
 )
 from lamassu.services.ca.usecases.documents import ca_document
 from lamassu.services.ca.usecases.enter_ca import (
-    cas_above,
+    ids_above,
     insert_new_ca,
     moved_below,
     record_moves,
 )
-from lamassu.services.ca.usecases.issuers import profile_not_found
+from lamassu.services.ca.usecases.issuers import ca_exists, profile_not_found
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import Key, KeyOrigin, KeyPurpose, Keys
 
@@ -113,7 +113,7 @@ class CaImport:
         ca_id = brought.id or str(uuid4())
         check_ca_id(ca_id)
         if await self._store.find_ca(ca_id) or await self._store.find_awaited(ca_id):
-            raise _exists()
+            raise ca_exists()
         await self._check_profile(brought.profile_id)
         await check_not_the_platforms(facts, self._platform_cas)
         public_key = canonical_key(facts)
@@ -202,7 +202,7 @@ class CaImport:
     async def _store_all(
         self, judged: _Judged, authority: CertificationAuthority, *, caller: Caller, now: datetime
     ) -> CertificationAuthority:
-        above = await cas_above(self._store, judged.parent)
+        above = await ids_above(judged.parent, self._store)
         async with self._store.unit() as transaction:
             if judged.parent is not None:
                 await _lock_parent(transaction, judged.parent, judged.material.certificate)
@@ -212,7 +212,7 @@ class CaImport:
             if profile_id and await transaction.share_profile(profile_id) is None:
                 raise profile_not_found()
             if locked is None:
-                await insert_new_ca(transaction, authority, now, taken=_exists())
+                await insert_new_ca(transaction, authority, now, taken=ca_exists())
             else:
                 authority = await _insert_ca_of(transaction, authority, locked.certificate)
             await transaction.relink([after for _, after in moved])
@@ -267,7 +267,7 @@ async def _insert_ca_of(
     check_same(stored, authority.certificate.der)
     _check_in_force(stored)
     if await transaction.lock_awaited(authority.id) is not None:
-        raise _exists()
+        raise ca_exists()
     authority = of_stored(authority, stored)
     await transaction.insert_ca_of(authority)
     await transaction.relink([authority])
@@ -312,7 +312,3 @@ def _authority(judged: _Judged, key: Key | None, now: datetime) -> Certification
         found, judged.facts, judged.parent, self_signed=judged.self_signed, now=now
     )
     return authority
-
-
-def _exists() -> Conflict:
-    return Conflict("CA already exists", code="ca_exists", field="id")

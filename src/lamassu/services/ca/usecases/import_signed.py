@@ -28,6 +28,7 @@ from lamassu.services.ca.rules.external import (
     parse_delivery,
 )
 from lamassu.services.ca.usecases.documents import ca_document
+from lamassu.services.ca.usecases.issuers import ca_exists
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import KeyPurpose, Keys
 
@@ -222,7 +223,7 @@ class SignedImport:
                 authority, NewCertificate(authority.certificate, created_at=now)
             )
         except Conflict:
-            raise Conflict("CA already exists", code="ca_exists", field="id") from None
+            raise ca_exists() from None
         record(
             transaction,
             "ca.import",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cryptography import x509
 
-from lamassu.kernel.errors import NotFound, RuleViolation
+from lamassu.kernel.errors import Conflict, NotFound, RuleViolation
 from lamassu.kernel.x509.facts import certificate_facts
 from lamassu.services.ca.contract import CertificationAuthority, IssuanceProfile
 from lamassu.services.ca.ports import CaStore
@@ -22,7 +22,7 @@ from lamassu.services.ca.rules.template import (
 )
 
 _MOST_KEPT = 1024
-_DEEPEST = 64  # CAs above one another: guards the walk against a damaged row
+DEEPEST = 64  # CAs above one another: guards walks against a damaged row
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +51,26 @@ class Issuer:
         return self.publication if urls == self.urls else publication_extensions(urls)
 
 
-async def certificates_above(
+async def cas_above(
     authority: CertificationAuthority, store: CaStore
-) -> tuple[bytes, ...]:
-    """The certificates (DER) of the CAs above, from its parent to its root; few, as hierarchies
-    are shallow."""
-    above: list[bytes] = []
+) -> Sequence[CertificationAuthority]:
+    """From its parent to its root; few, as hierarchies are shallow."""
+    above: list[CertificationAuthority] = []
     parent_id = authority.parent_id
-    while parent_id is not None and len(above) < _DEEPEST:
+    while parent_id is not None and len(above) < DEEPEST:
         parent = await store.find_ca(parent_id)
         if parent is None:
             break
-        above.append(parent.certificate.der)
+        above.append(parent)
         parent_id = parent.parent_id
-    return tuple(above)
+    return above
+
+
+async def certificates_above(
+    authority: CertificationAuthority, store: CaStore
+) -> tuple[bytes, ...]:
+    """The certificates (DER) of the CAs above, from its parent to its root."""
+    return tuple(one.certificate.der for one in await cas_above(authority, store))
 
 
 def issuer_of(
@@ -176,6 +182,10 @@ async def newest_generation(ca_id: str, store: CaStore) -> CertificationAuthorit
 
 def ca_not_found() -> NotFound:
     return NotFound("CA not found", code="ca_not_found")
+
+
+def ca_exists() -> Conflict:
+    return Conflict("CA already exists", code="ca_exists", field="id")
 
 
 def certificate_not_found() -> NotFound:

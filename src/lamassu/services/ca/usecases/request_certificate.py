@@ -30,7 +30,7 @@ from lamassu.services.ca.rules.authorities import (
 )
 from lamassu.services.ca.rules.metadata import users_own
 from lamassu.services.ca.rules.profiles import check_for_ceremony, check_key, check_profile
-from lamassu.services.ca.usecases.issuers import profile_not_found
+from lamassu.services.ca.usecases.issuers import ca_exists, profile_not_found
 from lamassu.services.ca.usecases.trail import record
 from lamassu.services.kms.contract import KeyPurpose, Keys
 
@@ -190,16 +190,16 @@ class CertificateRequests:
 
     async def _check_free(self, ca_id: str) -> None:
         if await self._store.find_ca(ca_id) or await self._store.find_awaited(ca_id):
-            raise _exists()
+            raise ca_exists()
 
     async def _store_awaited(self, awaited: AwaitedCa, caller: Caller) -> None:
         async with self._store.unit() as transaction:
             if await transaction.lock_ca(awaited.id) is not None:
-                raise _exists()
+                raise ca_exists()
             try:
                 await transaction.insert_awaited(awaited)
             except Conflict:
-                raise _exists() from None
+                raise ca_exists() from None
             record(
                 transaction,
                 "ca.request.create",
@@ -268,10 +268,6 @@ def _csr(
         builder = builder.add_extension(x509.CRLDistributionPoints(points), False)
     csr = builder.sign(key, signature_hash(key))  # type: ignore[arg-type]
     return csr.public_bytes(serialization.Encoding.DER)
-
-
-def _exists() -> Conflict:
-    return Conflict("CA already exists", code="ca_exists", field="id")
 
 
 def _not_awaited() -> NotFound:
