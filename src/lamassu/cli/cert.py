@@ -122,10 +122,8 @@ def revoke(
 
     Example: lamassu cert revoke 5f3c0a… --reason KeyCompromise
     """
-    path = f"/ca/v1/certificates/{_path(serial_number)}/status"
     body = {"status": "REVOKED", "revocation_reason": reason}
-    certificate = Api(directory, url).send("PUT", path, body, approval=approval)
-    show_one(certificate, DETAILS, output, certificate=CERTIFICATE)
+    _change(serial_number, body, approval, output, Api(directory, url))
 
 
 @app.command()

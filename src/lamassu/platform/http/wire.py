@@ -407,7 +407,7 @@ WireTimeOrZero = Annotated[
 """As `WireTime`; unset is `ZERO_TIME` on the wire and `None` inside."""
 
 
-def _read_base64(value: object) -> object:
+def _read_base64(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
@@ -434,81 +434,35 @@ WireBase64 = Annotated[
 ]
 """Bytes as standard base64."""
 
-_PEM_BEGIN = re.compile(rb"-----BEGIN [A-Z0-9 ]{1,40}-----")
+_CSR_LABELS = ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST")
 
 
-def _read_pem(value: object) -> object:
+def _read_csr(value: object) -> object:
     if isinstance(value, bytes):
         return value
     pem = _read_base64(value)
-    if not isinstance(pem, bytes) or not _PEM_BEGIN.search(pem):
-        raise PydanticCustomError("invalid_pem", "must be the base64 of a PEM text")
-    return pem
-
-
-WirePem = Annotated[
-    bytes,
-    BeforeValidator(_read_pem),
-    PlainSerializer(_write_base64, return_type=str, when_used="json"),
-    _BASE64_SCHEMA,
-]
-"""A PEM text (as bytes inside) as base64 of it."""
-
-
-def _der_reader(labels: tuple[str, ...], missing: str) -> BeforeValidator:
-    def read(value: object) -> object:
-        if isinstance(value, bytes):
-            return value
-        pem = _read_base64(value)
-        ders = _blocks(pem, labels) if isinstance(pem, bytes) else []
-        if len(ders) != 1:
-            raise PydanticCustomError("invalid_pem", "{text}", {"text": missing})
-        return ders[0]
-
-    return BeforeValidator(read)
-
-
-def _blocks(pem: bytes, labels: tuple[str, ...]) -> list[bytes]:
-    found: list[bytes] = []
-    for label in labels:
+    ders: list[bytes] = []
+    for label in _CSR_LABELS:
         with contextlib.suppress(Malformed):
-            found += ders_of(pem, label)
-    return found
+            ders += ders_of(pem, label)
+    if len(ders) != 1:
+        raise PydanticCustomError(
+            "invalid_pem", "missing CSR block: send the base64 of the CSR's PEM text"
+        )
+    return ders[0]
 
 
-def _pem_writer(label: str) -> PlainSerializer:
-    def write(der: bytes) -> str:
-        return _write_base64(pem_of(der, label))
+def _write_csr(der: bytes) -> str:
+    return _write_base64(pem_of(der, _CSR_LABELS[0]))
 
-    return PlainSerializer(write, return_type=str, when_used="json")
-
-
-WireCertificate = Annotated[
-    bytes,
-    _der_reader(("CERTIFICATE",), "missing cert block"),
-    _pem_writer("CERTIFICATE"),
-    _BASE64_SCHEMA,
-]
-"""A certificate: DER inside, base64 of PEM on the wire."""
 
 WireCsr = Annotated[
     bytes,
-    _der_reader(
-        ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"),
-        "missing CSR block: send the base64 of the CSR's PEM text",
-    ),
-    _pem_writer("CERTIFICATE REQUEST"),
+    BeforeValidator(_read_csr),
+    PlainSerializer(_write_csr, return_type=str, when_used="json"),
     _BASE64_SCHEMA,
 ]
 """A CSR: DER inside, base64 of PEM on the wire."""
-
-WirePublicKey = Annotated[
-    bytes,
-    _der_reader(("PUBLIC KEY",), "missing public key block"),
-    _pem_writer("PUBLIC KEY"),
-    _BASE64_SCHEMA,
-]
-"""A public key: SubjectPublicKeyInfo DER inside, base64 of PEM on the wire."""
 
 
 class JsonPatch(WireModel):

@@ -87,7 +87,7 @@ class DeviceEnroller:
         slot = device.slot if device else None
         identity = _identity(dms, device_id, csr.spki, bootstrap, _next_number(slot))
         if device is not None and slot is not None:
-            stored = await self._find_own_answer(dms, device, slot, identity, bootstrap)
+            stored = await self._find_own_answer(dms, slot, identity, bootstrap)
             if stored is not None:
                 return stored.der
         order = IdentityOrder(
@@ -129,7 +129,6 @@ class DeviceEnroller:
     async def _find_own_answer(
         self,
         dms: Dms,
-        device: Device,
         slot: IdentitySlot,
         identity: RequestIdentity,
         bootstrap: VerifiedPeer,

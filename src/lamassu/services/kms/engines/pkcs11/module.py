@@ -121,11 +121,6 @@ class Module:
         self.connecting = threading.Lock()  # held while a token is looked for and logged in to
         self.connections: WeakSet[_Connection] = WeakSet()
 
-    @property
-    def serialised(self) -> bool:
-        """Whether the library has one thread at a time, because it cannot lock by itself."""
-        return self._serialised
-
     def check_environment(self, env: Mapping[str, str]) -> None:
         """Raise `EngineRefused` if an engine asks for other variables than it was loaded with."""
         differing = [name for name, value in env.items() if self._env.get(name) != value]
