@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from itertools import product
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
@@ -22,7 +24,7 @@ from lamassu.platform.database.listing import fetch_page
 from tests.support.databases import DatabaseFactory
 from tests.support.sample.tables import items
 
-COLUMNS = {"metadata": JsonField(items.c.tags), "id": items.c.id}
+COLUMNS: dict[str, Any] = {"metadata": JsonField(items.c.tags), "id": items.c.id}
 
 DOCUMENTS: list[object] = [
     {},
@@ -274,3 +276,26 @@ async def test_a_question_that_takes_too_long_is_given_up(
     assert caught.value.code == "query_too_expensive"
     async with database.reading("sample") as connection:
         assert await connection.scalar(text("SELECT count(*) FROM sample_items")) == 3000
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "exists($.a[*] ? (" * 8 + "@ == -1" + "))" * 8,
+        "$.a[*] == $.b[*]",
+    ],
+)
+async def test_a_question_that_takes_too_long_of_a_single_row_is_given_up(
+    database_factory: DatabaseFactory, predicate: str
+) -> None:
+    settings = await database_factory.settings(["sample"])
+    hasty = replace(settings, list_patience=timedelta(milliseconds=100))
+    database = await database_factory.open(hasty, services=["sample"])
+    await fill(database, [{"a": list(range(20_000)), "b": list(range(20_000, 40_000))}])
+    query = ListQuery(25, filters=[Filter("metadata", Operator.JSONPATH, predicate)])
+
+    async with asyncio.timeout(20):
+        with pytest.raises(RuleViolation) as caught:
+            await listed(database, query)
+    assert caught.value.code == "query_too_expensive"
+    assert len(await listed(database, ListQuery(25))) == 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import TypeAlias
@@ -130,6 +130,11 @@ class Either:
 
 
 Predicate: TypeAlias = Comparison | StartsWith | Exists | Not | IsUnknown | Both | Either
+Tick: TypeAlias = Callable[[], None]
+
+
+def _unhurried() -> None:
+    """For those who wait as long as it takes."""
 
 
 def parse_predicate(text: str) -> Predicate:
@@ -171,12 +176,13 @@ def written(predicate: Predicate) -> str:  # noqa: PLR0911 - one for each kind
             return f"({written(left)} || {written(right)})"
 
 
-def holds(predicate: Predicate, document: object) -> Truth:
+def holds(predicate: Predicate, document: object, *, tick: Tick = _unhurried) -> Truth:
     """What PostgreSQL's `document @@ predicate` gives.
 
-    `document` is decoded JSON whose numbers are `int` or `Decimal`.
+    `document` is decoded JSON whose numbers are `int` or `Decimal`. Filters within filters take
+    a time that no document's size bounds: `tick` is called now and then, and may raise.
     """
-    return _judged(predicate, document, document)
+    return _Judge(document, tick).judged(predicate, document)
 
 
 def top_keys(predicate: Predicate) -> frozenset[str] | None:
@@ -443,37 +449,87 @@ def _operands(predicate: Comparison | StartsWith | Exists) -> Sequence[Operand]:
 # --- judging (lax mode, as PostgreSQL has it) -----------------------------------------------
 
 
-def _judged(  # noqa: PLR0911 - one for each kind
-    predicate: Predicate, root: object, current: object
-) -> Truth:
-    match predicate:
-        case Both(left, right):
-            first = _judged(left, root, current)
-            second = False if first is False else _judged(right, root, current)
-            return False if False in (first, second) else None if None in (first, second) else True
-        case Either(left, right):
-            first = _judged(left, root, current)
-            second = True if first is True else _judged(right, root, current)
-            return True if True in (first, second) else None if None in (first, second) else False
-        case Not(inner):
-            verdict = _judged(inner, root, current)
-            return None if verdict is None else not verdict
-        case IsUnknown(inner):
-            return _judged(inner, root, current) is None
-        case Exists(path):
-            return any(True for _ in _items(path, root, current))
-        case StartsWith(left, beginning):
-            return _any(
-                item.startswith(beginning) if isinstance(item, str) else None
-                for item in _compared(left, root, current)
-            )
-        case Comparison(left, operator, right):
-            others = list(_compared(right, root, current))
-            return _any(
-                _compare(item, operator, other)
-                for item in _compared(left, root, current)
-                for other in others
-            )
+class _Judge:
+    """Asks questions of one document."""
+
+    def __init__(self, root: object, tick: Tick) -> None:
+        self._root = root
+        self._tick = tick
+
+    def judged(  # noqa: PLR0911 - one for each kind
+        self, predicate: Predicate, current: object
+    ) -> Truth:
+        self._tick()
+        match predicate:
+            case Both(left, right):
+                first = self.judged(left, current)
+                second = False if first is False else self.judged(right, current)
+                both = (first, second)
+                return False if False in both else None if None in both else True
+            case Either(left, right):
+                first = self.judged(left, current)
+                second = True if first is True else self.judged(right, current)
+                both = (first, second)
+                return True if True in both else None if None in both else False
+            case Not(inner):
+                verdict = self.judged(inner, current)
+                return None if verdict is None else not verdict
+            case IsUnknown(inner):
+                return self.judged(inner, current) is None
+            case Exists(path):
+                return any(True for _ in self._items(path, current))
+            case StartsWith(left, beginning):
+                return _any(
+                    item.startswith(beginning) if isinstance(item, str) else None
+                    for item in self._compared(left, current)
+                )
+            case Comparison(left, operator, right):
+                others = list(self._compared(right, current))
+                return _any(
+                    _compare(item, operator, other)
+                    for item in self._ticking(self._compared(left, current))
+                    for other in others
+                )
+
+    def _compared(self, operand: Operand, current: object) -> Iterator[object]:
+        """A comparison looks into arrays."""
+        if isinstance(operand, Literal):
+            yield operand.value
+            return
+        for item in self._items(operand, current):
+            if isinstance(item, list):
+                yield from item
+            else:
+                yield item
+
+    def _items(self, path: Path, current: object) -> Iterator[object]:
+        items: list[object] = [self._root if path.from_root else current]
+        for step in path.steps:
+            items = [found for item in items for found in self._step(step, item)]
+        yield from items
+
+    def _step(self, step: Member | Element | Where, item: object) -> Iterator[object]:
+        if isinstance(step, Element):
+            elements = item if isinstance(item, list) else [item]
+            if step.index is None:
+                yield from elements
+            elif step.index < len(elements):
+                yield elements[step.index]
+            return
+        for each in item if isinstance(item, list) else [item]:
+            if isinstance(step, Where):
+                if self.judged(step.predicate, each):
+                    yield each
+            elif isinstance(each, Mapping):
+                if step.key is None:
+                    yield from each.values()
+                elif step.key in each:
+                    yield each[step.key]
+
+    def _ticking(self, items: Iterator[object]) -> Iterator[object]:
+        for item in items:
+            self._tick()
+            yield item
 
 
 def _any(verdicts: Iterator[Truth]) -> Truth:
@@ -483,44 +539,6 @@ def _any(verdicts: Iterator[Truth]) -> Truth:
             return True
         unknown = unknown or verdict is None
     return None if unknown else False
-
-
-def _compared(operand: Operand, root: object, current: object) -> Iterator[object]:
-    """A comparison looks into arrays."""
-    if isinstance(operand, Literal):
-        yield operand.value
-        return
-    for item in _items(operand, root, current):
-        if isinstance(item, list):
-            yield from item
-        else:
-            yield item
-
-
-def _items(path: Path, root: object, current: object) -> Iterator[object]:
-    items: list[object] = [root if path.from_root else current]
-    for step in path.steps:
-        items = [found for item in items for found in _step(step, item, root)]
-    yield from items
-
-
-def _step(step: Member | Element | Where, item: object, root: object) -> Iterator[object]:
-    if isinstance(step, Element):
-        elements = item if isinstance(item, list) else [item]
-        if step.index is None:
-            yield from elements
-        elif step.index < len(elements):
-            yield elements[step.index]
-        return
-    for each in item if isinstance(item, list) else [item]:
-        if isinstance(step, Where):
-            if _judged(step.predicate, root, each):
-                yield each
-        elif isinstance(each, Mapping):
-            if step.key is None:
-                yield from each.values()
-            elif step.key in each:
-                yield each[step.key]
 
 
 def _compare(left: object, operator: str, right: object) -> Truth:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from lamassu.kernel.json_path import Predicate, holds, parse_predicate
+from lamassu.kernel.json_path import Predicate, Tick, holds, parse_predicate
 
 MATCHES = "lamassu_json_matches"
 SORTED = "lamassu_json_sorted"
@@ -28,9 +30,36 @@ _TIME = re.compile(TIME, re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def register(connection: sqlite3.Connection) -> None:
+@dataclass(slots=True)
+class Watch:
+    """Until when statements of a connection may run, if they are in a hurry (`time.monotonic`).
+
+    SQLite itself looks at the clock between its own steps only, and one call from it may take
+    longer than any patience.
+    """
+
+    deadline: float | None = None
+
+    def tick(self) -> None:
+        """Raises `TimeoutError`, which ends the statement."""
+        if self.is_over():
+            raise TimeoutError
+
+    def is_over(self) -> bool:
+        return self.deadline is not None and time.monotonic() > self.deadline
+
+
+class WatchedConnection(sqlite3.Connection):
+    """A connection with the watch that its functions heed."""
+
+    watch: Watch
+
+
+def register(connection: WatchedConnection) -> None:
     """Let statements of this connection use them."""
-    connection.create_function(MATCHES, 2, _matches, deterministic=True)
+    connection.watch = Watch()
+    matches = partial(_matches, connection.watch.tick)
+    connection.create_function(MATCHES, 2, matches, deterministic=True)
     connection.create_function(SORTED, 3, _sorted, deterministic=True)
 
 
@@ -39,10 +68,10 @@ def _predicate(text: str) -> Predicate:
     return parse_predicate(text)
 
 
-def _matches(document: str | None, predicate: str) -> bool | None:
+def _matches(tick: Tick, document: str | None, predicate: str) -> bool | None:
     if document is None:
         return None
-    return holds(_predicate(predicate), json.loads(document, parse_float=Decimal))
+    return holds(_predicate(predicate), json.loads(document, parse_float=Decimal), tick=tick)
 
 
 def _sorted(document: str | None, path: str, kind: str) -> float | str | None:

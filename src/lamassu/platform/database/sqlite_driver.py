@@ -44,12 +44,13 @@ def connector(
     """What opens one connection. Transactions are ours alone: the driver begins none."""
 
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(
+        connection: json_functions.WatchedConnection = sqlite3.connect(
             path,
             timeout=patience,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=512,
+            factory=json_functions.WatchedConnection,
         )
         _write_ahead(connection, patience)
         json_functions.register(connection)
@@ -125,7 +126,14 @@ class QuickCursor:
         self._rows = []
 
     def _run(self, statement: str, parameters: Parameters) -> None:
-        self._keep(self._connection.raw.execute(statement, parameters))
+        try:
+            self._keep(self._connection.raw.execute(statement, parameters))
+        except sqlite3.OperationalError as error:
+            if self._connection.out_of_time():
+                error.sqlite_errorname = (
+                    "SQLITE_INTERRUPT"  # also where a function of ours ended it
+                )
+            raise
 
     def _run_many(self, statement: str, parameters: Sequence[Parameters]) -> None:
         self._keep(self._connection.raw.executemany(statement, parameters))
@@ -157,12 +165,23 @@ class FileConnection(aiosqlite.Connection):
     @contextmanager
     def bounded(self, patience: float) -> Iterator[None]:
         """Statements within are interrupted `patience` seconds from now."""
-        deadline = time.monotonic() + patience
-        self.raw.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+        watch = self._watch
+        watch.deadline = time.monotonic() + patience
+        self.raw.set_progress_handler(watch.is_over, _STEPS)
         try:
             yield
         finally:
+            watch.deadline = None
             self.raw.set_progress_handler(None, 0)
+
+    def out_of_time(self) -> bool:
+        """Whether a statement has run into the end of patience."""
+        return self._watch.is_over()
+
+    @property
+    def _watch(self) -> json_functions.Watch:
+        assert isinstance(self.raw, json_functions.WatchedConnection)
+        return self.raw.watch
 
     async def trip(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function` in the connection's thread."""
