@@ -547,6 +547,16 @@ async def test_a_cas_subject_is_held_against_its_profile(world: World) -> None:
             "extension_controlled",
             "custom_extensions.0.oid",
         ),
+        (  # alternative names, as X.509 had them first
+            {"custom_extensions": [{"oid": "2.5.29.7", "value": "MAA="}]},
+            "extension_controlled",
+            "custom_extensions.0.oid",
+        ),
+        (  # to Microsoft's software an extended key usage
+            {"custom_extensions": [{"oid": "1.3.6.1.4.1.311.21.10", "value": "MAA="}]},
+            "extension_controlled",
+            "custom_extensions.0.oid",
+        ),
         (
             {"custom_extensions": [{"oid": "1.2.3.4", "value": "BQAA"}]},
             "der_malformed",

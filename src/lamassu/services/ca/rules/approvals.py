@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from datetime import datetime, timedelta
 
 from lamassu.kernel.errors import Conflict, Forbidden, NotFound, RuleViolation
 from lamassu.kernel.identity import Principal, PrincipalKind
+from lamassu.kernel.x509.names import Subject
 from lamassu.services.ca.contract import (
     AdminStanding,
     AllowedNames,
@@ -317,31 +318,48 @@ def weakened(previous: IssuanceProfile, updated: IssuanceProfile) -> tuple[str, 
         "honor_subject",
         "honor_extensions",
     )
-    fields = [name for name in flags if getattr(updated, name) and not getattr(previous, name)]
-    for name in ("key_usage", "extended_key_usages"):
-        if set(getattr(updated, name)) - set(getattr(previous, name)):
-            fields.append(name)
+    weaker = [name for name in flags if getattr(updated, name) and not getattr(previous, name)]
+    weaker += _usages_weakened(previous, updated)
     if _keys_weakened(previous, updated):
-        fields.append("crypto_enforcement")
+        weaker.append("crypto_enforcement")
     if updated.validity != previous.validity and not _shorter(previous, updated):
-        fields.append("validity")
+        weaker.append("validity")
     if updated.path_length != previous.path_length and (
         updated.path_length is None
         or (previous.path_length is not None and updated.path_length > previous.path_length)
     ):
-        fields.append("path_length")
+        weaker.append("path_length")
     if previous.ca_id is not None and updated.ca_id != previous.ca_id:
-        fields.append("ca_id")
+        weaker.append("ca_id")
     if backdating_of(updated) > backdating_of(previous):
-        fields.append("backdating")
+        weaker.append("backdating")
     if previous.at_issuer_end is IssuerEnd.REFUSE and updated.at_issuer_end is IssuerEnd.CLAMP:
-        fields.append("at_issuer_end")
-    return (*fields, *_names_weakened(previous, updated), *_extensions_weakened(previous, updated))
+        weaker.append("at_issuer_end")
+    return (*weaker, *_names_weakened(previous, updated), *_extensions_weakened(previous, updated))
+
+
+def _usages_weakened(previous: IssuanceProfile, updated: IssuanceProfile) -> Iterator[str]:
+    """A certificate without the extension is for every use (RFC 5280 §4.2.1.3, §4.2.1.12); that
+    of a CA is never without key usages."""
+    for name in ("key_usage", "extended_key_usages"):
+        before, now = getattr(previous, name), getattr(updated, name)
+        always = name == "key_usage" and updated.sign_as_ca
+        honoured = getattr(updated, f"honor_{name}")
+        if set(now) - set(before) or (before and not now and not always and not honoured):
+            yield name
 
 
 def _names_weakened(previous: IssuanceProfile, updated: IssuanceProfile) -> Iterator[str]:
     """A name made another way counts, and every bound that fell or changed: which of two
     expressions allows more cannot be told."""
+    if not previous.honor_subject and any(
+        before != after and (before or label == "common_name")
+        for label, before, after in (
+            (one.name, getattr(previous.subject, one.name), getattr(updated.subject, one.name))
+            for one in fields(Subject)
+        )
+    ):
+        yield "subject"
     old, new = previous.subject_rules, updated.subject_rules
     if new.template not in (None, old.template) or (
         old.template is not None and new.template is None
@@ -379,6 +397,10 @@ def _extensions_weakened(previous: IssuanceProfile, updated: IssuanceProfile) ->
         yield "name_constraints"
     for name in ("certificate_policies", "custom_extensions"):
         if set(getattr(updated, name)) - set(getattr(previous, name)):
+            yield name
+    # whoever is sent elsewhere for the status of a certificate never learns that it was revoked
+    for name in ("ocsp_servers", "crl_distribution_points"):
+        if getattr(updated, name) != getattr(previous, name):
             yield name
 
 

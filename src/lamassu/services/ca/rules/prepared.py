@@ -50,9 +50,12 @@ _LONGEST_URI = 1024
 # What the CA decides, by a field of the profile or not at all: RFC 5280 §4.2 but for the subject
 # directory attributes; SCTs and poison of RFC 6962; what exempts from revocation checking (RFC
 # 6960 §4.2.2.2.1, RFC 9608) or lets an end entity issue (RFC 3820, Netscape's certificate type).
+# Some still read what X.509 had of these before 1997 (2.5.29.7 as alternative names), and
+# Microsoft's application policies in place of the extended key usages.
 _CONTROLLED = frozenset(
     {
-        *(f"2.5.29.{last}" for last in (*range(14, 38), 46, 54, 56)),
+        *(f"2.5.29.{last}" for last in (*range(1, 9), *range(10, 38), 46, 54, 56)),
+        *(f"1.3.6.1.4.1.311.21.{last}" for last in (10, 11, 12)),
         *("1.3.6.1.5.5.7.1.1", "1.3.6.1.5.5.7.1.11", "1.3.6.1.5.5.7.1.14"),
         *("1.3.6.1.5.5.7.48.1.5", "2.16.840.1.113730.1.1"),
         *("1.3.6.1.4.1.11129.2.4.2", "1.3.6.1.4.1.11129.2.4.3"),
