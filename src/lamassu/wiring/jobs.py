@@ -1,4 +1,4 @@
-"""What the platform does by itself: cascades of revocation, fresh CRLs, the reaper."""
+"""What the platform does by itself, each at its own pace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def running_jobs(platform: Platform) -> AsyncIterator[None]:
-    """Cascades as they come; refresh of CRLs and the reaper each minute."""
+    """Cascades and samples for the linters as they come, the log's witnesses every few seconds,
+    expiry as configured, all else each minute."""
     clock = SystemClock()
 
     async def refresh() -> object:

@@ -16,9 +16,8 @@ from lamassu.kernel.adoption import Batch, Outcome, Verdict
 from lamassu.kernel.errors import Conflict, NotFound, RuleViolation
 from lamassu.kernel.identity import Caller, system_caller
 from lamassu.kernel.x509.facts import certificate_facts
-from lamassu.kernel.x509.keys import key_id as key_id_of
 from lamassu.services.ca.contract import Certificate, IssuanceProfile
-from lamassu.services.ca.rules.adoption import IssuerTable, in_hierarchy
+from lamassu.services.ca.rules.adoption import IssuerTable, in_hierarchy, subject_key_id_of
 from lamassu.services.devices.usecases.adopt_devices import FoundDevice
 from lamassu.services.dms.usecases.adopt_dms import Promised
 from lamassu.services.kms.contract import KeyPurpose
@@ -129,7 +128,7 @@ class Import:
         verdict = await self.platform.va.adopt_role(
             FoundRole(
                 ca_id=authority.found.id,
-                ca_ski=facts.ski or key_id_of(facts.spki),
+                ca_ski=subject_key_id_of(facts),
                 last_number=authority.last_crl_number,
                 change=authority.role,
             ),

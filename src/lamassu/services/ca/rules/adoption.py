@@ -201,7 +201,7 @@ def new_certificate(
 ) -> NewCertificate:
     """The row of a certificate that a CA of ours signed, or none of them (`issuer` absent)."""
     of_device = bool(found.owner and found.device_id)
-    certificate = _certificate(
+    certificate = certificate_row(
         facts,
         found.der,
         issuer=(issuer.id, issuer.certificate.serial_number, issuer.level) if issuer else _NONE,
@@ -233,11 +233,9 @@ def new_authority(
     else:
         issuer = (NO_CA, facts.serial_number, -1)  # as the original has it
     certificate = replace(
-        _certificate(facts, found.der, issuer=issuer, metadata={}),
+        certificate_row(facts, found.der, issuer=issuer, metadata={}),
         type=found.type,
         engine_id=found.engine_id if found.key_id else "",
-        # a CA without the extension is found by the identifier that we would have given it
-        subject_key_id=facts.ski or key_id(facts.spki),
     )
     certificate = with_status(certificate, found.status, now)
     revoked = certificate.stored_status is CertificateStatus.REVOKED
@@ -275,19 +273,26 @@ def of_stored(authority: CertificationAuthority, stored: Certificate) -> Certifi
     return replace(authority, certificate=certificate, revoked_by=revoked_by)
 
 
-def _certificate(
+def subject_key_id_of(facts: CertificateFacts) -> str:
+    """As it stands in the certificate; what we would have given it, where there is none."""
+    return facts.ski or key_id(facts.spki)
+
+
+def certificate_row(
     facts: CertificateFacts,
     der: bytes,
     *,
     issuer: tuple[str, str, int],
     metadata: Mapping[str, Json],
 ) -> Certificate:
+    """The row of a certificate that was made elsewhere; `issuer` is the id, serial number and
+    level of the CA that signed it."""
     return Certificate(
         serial_number=facts.serial_number,
         der=der,
         subject=facts.subject,
         issuer=facts.issuer,
-        subject_key_id=facts.ski or key_id(facts.spki),
+        subject_key_id=subject_key_id_of(facts),
         authority_key_id=facts.aki,
         issuer_ca_id=issuer[0],
         issuer_serial_number=issuer[1],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NoReturn
@@ -151,8 +151,7 @@ def check_answers(
     return facts
 
 
-def _check_ca(facts: CertificateFacts, now: datetime, refuse: object) -> None:
-    assert callable(refuse)
+def _check_ca(facts: CertificateFacts, now: datetime, refuse: Callable[[str], NoReturn]) -> None:
     if not facts.is_ca or not set(facts.key_usage) >= _CA_USAGE:
         refuse("it is no CA certificate: basicConstraints, keyCertSign and cRLSign are needed")
     if not facts.ski:

@@ -13,13 +13,13 @@ from lamassu.kernel.x509.csr import CertificateRequest, parse_csr
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
 from lamassu.services.ca.contract import (
     Certificate,
-    CertificateStatus,
     CertificateType,
     CertificationAuthority,
 )
 from lamassu.services.ca.contract.external import AwaitedCa
 from lamassu.services.ca.model import NewCertificate
 from lamassu.services.ca.ports import CaStore, CaTransaction
+from lamassu.services.ca.rules.adoption import certificate_row
 from lamassu.services.ca.rules.external import (
     Delivery,
     check_answers,
@@ -289,25 +289,9 @@ def _certificate(
     engine_id: str,
     kind: CertificateType,
 ) -> Certificate:
-    return Certificate(
-        serial_number=facts.serial_number,
-        der=der,
-        subject=facts.subject,
-        issuer=facts.issuer,
-        subject_key_id=facts.ski,
+    return replace(
+        certificate_row(facts, der, issuer=issuer, metadata={}),
         authority_key_id=facts.aki or facts.ski,
-        issuer_ca_id=issuer[0],
-        issuer_serial_number=issuer[1],
-        issuer_level=issuer[2],
-        not_before=facts.not_before,
-        not_after=facts.not_after,
-        stored_status=CertificateStatus.ACTIVE,
         type=kind,
-        is_ca=True,
-        key_algorithm=facts.key.algorithm,
-        key_size=facts.key.size,
         engine_id=engine_id,
-        key_usage=facts.key_usage,
-        extended_key_usages=facts.extended_key_usages,
-        version=1,
     )
