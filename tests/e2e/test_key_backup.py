@@ -156,7 +156,7 @@ def test_what_was_changed_or_is_under_another_key_is_refused(site: Site) -> None
     whole = site.backup("verify", file)
     assert "whole: 1 key of engine ca" in whole
     changed = site.folder / "changed.backup"
-    changed.write_bytes(file.read_bytes().replace(b"internal", b"infernal"))
+    changed.write_bytes(file.read_bytes().replace(b"platform", b"platfarm"))
     for work in (("verify", changed), ("restore", changed, "--engine", "spare")):
         assert "its MAC does not hold" in site.backup(*work, status=1)
     assert [line for line in site.tokens["spare"].objects() if _private(line)] == []
