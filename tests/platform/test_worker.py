@@ -8,7 +8,7 @@ import os
 import pytest
 
 from lamassu.kernel.errors import Unavailable
-from lamassu.platform.worker import WorkerProcess
+from lamassu.platform.worker import WorkerProcess, run_apart
 
 
 def process_of(_: int) -> int:
@@ -49,3 +49,24 @@ async def test_a_process_that_died_is_told_of_and_followed_by_another() -> None:
         assert await worker.run(double, 4) == 8
     finally:
         worker.close()
+
+
+def spin(_: int) -> int:
+    while True:
+        pass
+
+
+async def test_what_takes_too_long_ends_and_holds_up_nobody() -> None:
+    loop = asyncio.get_running_loop()
+    spinning = asyncio.ensure_future(run_apart(spin, 0, seconds=1))
+    longest, before = 0.0, loop.time()
+    async with asyncio.timeout(60):
+        while not spinning.done():
+            await asyncio.sleep(0.01)
+            longest, before = max(longest, loop.time() - before), loop.time()
+        with pytest.raises(TimeoutError):
+            await spinning
+    assert longest < 1
+    assert await run_apart(double, 4, seconds=1) == 8
+    with pytest.raises(ValueError, match="7"):
+        await run_apart(refuse, 7, seconds=1)

@@ -21,7 +21,7 @@ from lamassu.platform.installation import Installation
 from lamassu.platform.messaging import EventBus
 from lamassu.platform.security.process import forbid_core_dumps
 from lamassu.platform.telemetry.metrics import Metrics
-from lamassu.platform.worker import WorkerProcess
+from lamassu.platform.worker import WorkerProcess, run_apart
 from lamassu.services.access.contract import ADMIN_LIFETIME, Mode
 from lamassu.services.access.storage import AccessStorage, HostFiles
 from lamassu.services.access.usecases import AccessService
@@ -29,6 +29,7 @@ from lamassu.services.alerts import events as alerts_events
 from lamassu.services.alerts.storage import AlertsStorage
 from lamassu.services.alerts.usecases import AlertsService
 from lamassu.services.ca import events as ca_events
+from lamassu.services.ca.rules.imported import MOST_SECONDS, material_of
 from lamassu.services.ca.storage import CaStorage
 from lamassu.services.ca.usecases import CaService
 from lamassu.services.ca.usecases.approvals import ApprovalDesk
@@ -178,6 +179,7 @@ async def _connect(
         allow_cascade_delete=settings.ca.allow_cascade_delete,
         replay_worker=partial(worker.run, replay),
         platform_cas=access.trust_anchor_pem,
+        material_reader=partial(run_apart, material_of, seconds=MOST_SECONDS),
         lint_sample=settings.ca.lint_sample,
         lint_meter=metrics.lint,
     )

@@ -6,10 +6,13 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from asn1crypto import pkcs12 as asn1
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -22,11 +25,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.hazmat.primitives.serialization.pkcs12 import PBES
 
-from lamassu.kernel.errors import Conflict, NotFound, Unavailable
+from lamassu.kernel.errors import Conflict, Malformed, NotFound, RuleViolation, Unavailable
 from lamassu.kernel.x509.pem import pem_of
-from lamassu.services.ca.rules.imported import BroughtCa
+from lamassu.platform.worker import run_apart
+from lamassu.services.ca.rules.imported import BroughtCa, _iterations, material_of
 from lamassu.services.ca.storage import CaStorage
-from lamassu.services.ca.usecases.import_ca import CaImport
+from lamassu.services.ca.usecases.import_ca import CaImport, read_in_thread
 from lamassu.services.kms.contract import Binding, KeyAlgorithm, KeyPurpose, KeySpec
 from lamassu.services.kms.model import ImportedKey
 from tests.support.pki import Made, make, usage
@@ -302,6 +306,27 @@ async def test_a_ca_stands_below_the_one_that_signed_it_whatever_came_first(worl
     assert (await world.event_types()).count("ca.parent.update") == 3
 
 
+async def test_no_ca_is_put_above_one_that_has_approvers(world: World) -> None:
+    """A certificate of its issuer's name and key can be had of any root: no key is needed."""
+    await world.profile()
+    root = a_ca("Old Root")
+    await imported(world, with_key(a_ca("Old Between", issuer=root), id="between"))
+    policy = {"required": 1, "of": ["bob"]}
+    answer = await world.api.put("/v1/cas/between/approvals", json=policy)
+    assert answer.status_code == 200, answer.text
+    thief = a_ca("Thief")
+    across = strange(subject=root.name, key=root.key, issuer=thief.name, signer=thief.key)
+
+    assert await refused(world, without_key(across, "across")) == (
+        403,
+        "approval_required",
+        "ca",
+    )
+    assert (await world.ca.get_ca("between")).parent_id is None
+    answer = await world.api.get("/v1/cas/across")
+    assert answer.status_code == 404
+
+
 async def levels(world: World) -> dict[str, tuple[str, int, int]]:
     """Of each CA: its issuer, the issuer's level, its own."""
     return {
@@ -528,6 +553,62 @@ async def test_a_bad_import_is_refused_and_leaves_nothing(world: World, case: st
     body, status, code, field = BAD[case]
 
     assert await refused(world, body(a_ca())) == (status, code, field)
+
+
+def with_hidden_work(made: Made, rounds: int) -> bytes:
+    """A PKCS #12 file whose key's iterations stand within a bag of bags, where no count of what
+    is in the open finds them."""
+    pfx = asn1.Pfx.load(base64.b64decode(p12(made, rounds=1000)))
+    (shrouded,) = (
+        info["content"].native
+        for info in pfx.authenticated_safe
+        if info["content_type"].native == "data"
+    )
+    bags = asn1.SafeContents.load(shrouded)
+    derivation = bags[0]["bag_value"]["encryption_algorithm"]["parameters"]["key_derivation_func"]
+    derivation["parameters"]["iteration_count"] = rounds
+    inner = bags.dump(force=True)
+    nested = tagged(0x30, tagged(0x30, bytes.fromhex(SAFE_BAG) + tagged(0xA0, inner)))
+    safes = tagged(0x30, tagged(0x30, data(nested)))
+    return tagged(0x30, b"\x02\x01\x03" + tagged(0x30, data(safes)))
+
+
+SAFE_BAG = "060b2a864886f70d010c0a0106"  # OID
+
+
+def data(content: bytes) -> bytes:
+    oid = bytes.fromhex("06092a864886f70d010701")
+    return oid + tagged(0xA0, tagged(0x04, content))
+
+
+def tagged(tag: int, content: bytes) -> bytes:
+    return bytes((tag, 0x82)) + len(content).to_bytes(2, "big") + content
+
+
+async def test_a_file_that_hides_endless_work_is_given_up_and_holds_up_nobody(
+    world: World,
+) -> None:
+    content = with_hidden_work(a_ca(), 2_000_000_000)
+    assert [*_iterations(content)] == []
+    apart = CaImport(
+        store=CaStorage(world.database),
+        keys=world.kms,
+        clock=world.clock,
+        platform_cas=None,
+        reader=partial(run_apart, material_of, seconds=1),
+    )
+
+    async with asyncio.timeout(60):
+        with pytest.raises(Malformed) as caught:
+            await apart.take(BroughtCa(pkcs12=content, password="open sesame"), caller=ALICE)
+
+    assert (caught.value.code, caught.value.field) == ("pkcs12_malformed", "pkcs12")
+    made = a_ca()
+    file = BroughtCa(pkcs12=base64.b64decode(p12(made)), password="open sesame")
+    assert (await apart.take(file, caller=ALICE)).certificate.der == made.der
+    with pytest.raises(RuleViolation) as refusal:
+        await apart.take(replace(file, password="wrong"), caller=ALICE)
+    assert (refusal.value.code, refusal.value.field) == ("pkcs12_not_opened", "password")
 
 
 async def test_a_ca_is_imported_once(world: World) -> None:
@@ -812,7 +893,11 @@ async def test_two_processes_that_import_at_once_leave_one_ca_of_a_key_identifie
     await world.profile()
     first, second = (strange(identifier=b"\x0a" * 20, serial=n) for n in (1, 2))
     other = CaImport(
-        store=CaStorage(world.database), keys=world.kms, clock=world.clock, platform_cas=None
+        store=CaStorage(world.database),
+        keys=world.kms,
+        clock=world.clock,
+        platform_cas=None,
+        reader=read_in_thread,
     )
     brought = BroughtCa(id="second", certificate=second.der)
 

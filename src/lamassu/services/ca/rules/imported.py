@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from lamassu.kernel.errors import Conflict, Forbidden, LamassuError, Malformed, RuleViolation
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
-from lamassu.kernel.x509.keys import key_id, load_public_key
+from lamassu.kernel.x509.keys import load_public_key
 from lamassu.services.ca.contract import CertificationAuthority
 from lamassu.services.ca.rules.adoption import IssuerTable, check_authority, is_signed_by
 from lamassu.services.kms.contract import Key, KeyPurpose
@@ -28,6 +28,8 @@ from lamassu.services.kms.contract import Key, KeyPurpose
 LARGEST_PKCS12 = 256 * 1024
 # openssl makes 2048 iterations, careful people a million; a second of a processor at most
 MOST_ITERATIONS = 2_000_000
+# of a processor, for all of a PKCS #12 file: what is encrypted in it may ask for more iterations
+MOST_SECONDS = 10
 MOST_KEY_ID_OCTETS = 64  # it stands in paths of URLs
 MOST_MOVED = 1000
 _NO_NAME = b"\x30\x00"
@@ -136,6 +138,15 @@ def _unreadable(text: str) -> NoReturn:
     raise Malformed(text, code="pkcs12_malformed", field="pkcs12")
 
 
+def endless_work() -> Malformed:
+    """What is told of a PKCS #12 file that did not open in time."""
+    return Malformed(
+        f"opening pkcs12 takes over {MOST_SECONDS} seconds; write it anew with fewer iterations",
+        code="pkcs12_malformed",
+        field="pkcs12",
+    )
+
+
 def check_brought_ca(der: bytes, now: datetime) -> CertificateFacts:
     """Refuse what cannot be a CA here.
 
@@ -235,11 +246,6 @@ def platform_ca() -> Forbidden:
         code="platform_ca",
         field="ca",
     )
-
-
-def subject_key_id_of(facts: CertificateFacts) -> str:
-    """As it stands in the certificate; what we would have given it, where there is none."""
-    return facts.ski or key_id(facts.spki)
 
 
 def signed_by(

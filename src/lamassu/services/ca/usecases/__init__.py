@@ -56,7 +56,12 @@ from lamassu.services.ca.usecases.create_ca import CaCreation
 from lamassu.services.ca.usecases.create_certificate import CertificateCreation
 from lamassu.services.ca.usecases.delete_ca import CaDeletion, Deletions
 from lamassu.services.ca.usecases.hold_keys import KeyHolds
-from lamassu.services.ca.usecases.import_ca import CaImport, PlatformCas
+from lamassu.services.ca.usecases.import_ca import (
+    CaImport,
+    MaterialReader,
+    PlatformCas,
+    read_in_thread,
+)
 from lamassu.services.ca.usecases.import_certificate import CertificateImport
 from lamassu.services.ca.usecases.import_signed import Imported, SignedImport
 from lamassu.services.ca.usecases.issue_certificate import CertificateIssuing
@@ -105,6 +110,7 @@ class CaService:
         allow_cascade_delete: bool = False,
         replay_worker: ReplayWorker = replay_in_thread,
         platform_cas: PlatformCas | None = None,
+        material_reader: MaterialReader = read_in_thread,
         lint_sample: float = 0.0,
         lint_meter: LintMeter | None = None,
     ) -> None:
@@ -115,8 +121,9 @@ class CaService:
         nobody who asks by a CSR. `people` are those who can be made approvers.
         In `production` no root of a rehearsal is taken in. `platform_cas` tells the
         certificates of the platform's own CA, which is never imported. `replay_worker` replays
-        recorded enrolments where that holds up nobody. `lint_sample` is the share of what is
-        issued that all linters read, which `lint_meter` counts.
+        recorded enrolments, and `material_reader` reads files with CAs, where that holds up
+        nobody. `lint_sample` is the share of what is issued that all linters read, which
+        `lint_meter` counts.
         """
         self.revocations = revocations
         # Set when a cascade was begun: whoever runs `run_jobs` may wait for it.
@@ -201,7 +208,13 @@ class CaService:
         self._certificates = CertificateCreation(
             keys=keys, clock=clock, contexts=contexts, issuing=self._issuing, holds=self._holds
         )
-        self._imports = CaImport(store=storage, keys=keys, clock=clock, platform_cas=platform_cas)
+        self._imports = CaImport(
+            store=storage,
+            keys=keys,
+            clock=clock,
+            platform_cas=platform_cas,
+            reader=material_reader,
+        )
         self._certificate_imports = CertificateImport(store=storage, clock=clock)
         self._signed = SignedImport(store=storage, keys=keys, clock=clock, production=production)
 

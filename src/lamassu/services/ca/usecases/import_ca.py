@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
@@ -27,6 +27,7 @@ from lamassu.services.ca.rules.adoption import (
     check_same,
     new_authority,
     of_stored,
+    subject_key_id_of,
 )
 from lamassu.services.ca.rules.authorities import check_ca_id
 from lamassu.services.ca.rules.external import is_signed_by
@@ -37,11 +38,11 @@ from lamassu.services.ca.rules.imported import (
     check_brought_ca,
     check_can_issue,
     check_key_usable,
+    endless_work,
     is_self_signed,
     issuer_among,
     material_of,
     platform_ca,
-    subject_key_id_of,
 )
 from lamassu.services.ca.usecases.documents import ca_document
 from lamassu.services.ca.usecases.enter_ca import (
@@ -56,6 +57,13 @@ from lamassu.services.kms.contract import Key, KeyOrigin, KeyPurpose, Keys
 
 # The platform's own CA for admins and services, as certificates in PEM.
 PlatformCas = Callable[[], Awaitable[bytes]]
+# Reads what was brought where that holds up nobody, for so long; then it raises `TimeoutError`.
+MaterialReader = Callable[[BroughtCa], Awaitable[Material]]
+
+
+async def read_in_thread(brought: BroughtCa) -> Material:
+    """A reader where there are no processes for it."""
+    return await asyncio.to_thread(material_of, brought)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +84,19 @@ class CaImport:
     else's."""
 
     def __init__(
-        self, *, store: CaStore, keys: Keys, clock: Clock, platform_cas: PlatformCas | None
+        self,
+        *,
+        store: CaStore,
+        keys: Keys,
+        clock: Clock,
+        platform_cas: PlatformCas | None,
+        reader: MaterialReader,
     ) -> None:
         self._store = store
         self._keys = keys
         self._clock = clock
         self._platform_cas = platform_cas
+        self._reader = reader
         self._turn = asyncio.Lock()
 
     async def take(self, brought: BroughtCa, *, caller: Caller) -> CertificationAuthority:
@@ -93,8 +108,7 @@ class CaImport:
         `key_id_in_use`, `key_is_general`, ...), with nothing stored.
         """
         async with self._turn:
-            # a file's key derivation takes a processor for a while
-            material = await asyncio.to_thread(material_of, brought)
+            material = await self._material_of(brought)
             now = self._clock.now()
             judged = await self._judge(brought, material, now)
             key = await self._key_of(judged, caller)
@@ -106,6 +120,15 @@ class CaImport:
             except (Conflict, Forbidden, NotFound, RuleViolation):
                 await self._discard(judged, key, caller)
                 raise
+
+    async def _material_of(self, brought: BroughtCa) -> Material:
+        """A file's key derivation takes a processor for a while, or for ever."""
+        if not brought.pkcs12:
+            return material_of(brought)
+        try:
+            return await self._reader(brought)
+        except TimeoutError:
+            raise endless_work() from None
 
     async def _judge(self, brought: BroughtCa, material: Material, now: datetime) -> _Judged:
         der = material.certificate
@@ -207,6 +230,7 @@ class CaImport:
             if judged.parent is not None:
                 await _lock_parent(transaction, judged.parent, judged.material.certificate)
             moved = await moved_below(transaction, authority, above=above)
+            _check_unguarded([before for before, _ in moved])
             locked = await transaction.lock_certificate(authority.certificate.serial_number)
             profile_id = authority.profile_id
             if profile_id and await transaction.share_profile(profile_id) is None:
@@ -284,6 +308,21 @@ def _certificate_exists(how: str) -> Conflict:
     return Conflict(
         f"this certificate is here already, {how}", code="certificate_exists", field="ca"
     )
+
+
+def _check_unguarded(moved: Sequence[CertificationAuthority]) -> None:
+    """Who stands above a CA ends it, bounds what it issues and is handed out with its chain; and
+    anybody makes a certificate of the name and key that signed it, without that key. Its
+    approvers have a say in that."""
+    guarded = [one.id for one in moved if one.approvals is not None]
+    if guarded:
+        raise Forbidden(
+            f"{', '.join(guarded[:5])} would stand below this CA, and has approvers, whom an import"
+            " cannot ask: import CAs from the root down and name approvers then, or have them"
+            " lifted while you import (lamassu ca approvals clear)",
+            code="approval_required",
+            field="ca",
+        )
 
 
 def _check_unrevoked(parent: CertificationAuthority) -> None:
