@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lamassu.cli import ca_archive, ca_external, ca_import, ca_lifecycle
+from lamassu.cli.ca_lifecycle import CERTIFICATE, CaId
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -66,7 +67,6 @@ DETAILS = (
     Column("approvals", lambda item: _policy(item.get("approvals"))),
     Column("metadata", "metadata"),
 )
-CERTIFICATE = "certificate.certificate"
 
 REKEY_PLAN = (
     Column("CA", "old_id"),
@@ -78,8 +78,6 @@ REKEY_PLAN = (
     Column("valid until", "valid_to"),
     Column("cross-certificates until", "cross_certificates_valid_to"),
 )
-
-CaId = Annotated[str, typer.Argument(help="Id of the CA.")]
 
 
 @app.command("list")

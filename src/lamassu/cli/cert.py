@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lamassu.cli import cert_made, cert_requests
+from lamassu.cli.cert_made import CERTIFICATE, COLUMNS
 from lamassu.cli.client import (
     Api,
     Descending,
@@ -30,13 +31,6 @@ app.command("import")(cert_made.import_)
 app.command()(cert_made.create)
 app.command()(cert_requests.requests)
 
-COLUMNS = (
-    Column("serial number", "serial_number"),
-    Column("common name", "subject.common_name"),
-    Column("status", "status"),
-    Column("issuer", "issuer_metadata.id"),
-    Column("until", "valid_to"),
-)
 DETAILS = (
     *COLUMNS,
     Column("from", "valid_from"),
@@ -50,8 +44,6 @@ DETAILS = (
     Column("reason", revocation_reason("")),
     Column("metadata", "metadata"),
 )
-CERTIFICATE = "certificate"
-
 SerialNumber = Annotated[str, typer.Argument(help="Serial number, lower-case hex.")]
 
 
