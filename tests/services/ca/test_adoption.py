@@ -133,6 +133,21 @@ async def test_a_certificate_of_an_adopted_ca_is_known_as_its_source_says(world:
     assert not await world.ca.unreconciled(older_than=START + YEAR, limit=10)
 
 
+async def test_a_ca_gets_no_id_that_certificates_of_a_deleted_one_name(world: World) -> None:
+    """ADR 12: whoever trusts that id comes to trust no other CA by accident."""
+    ca = a_ca()
+    assert (await take_ca(world, ca)).outcome is Outcome.ADOPTED
+    await take(world, found(device(ca)))
+    await world.ca.delete_ca("old", cascade=False, caller=ALICE)
+    before = await count(world)
+
+    verdict = await take_ca(world, a_ca("Another CA"))
+
+    assert (verdict.outcome, verdict.code) == (Outcome.SKIPPED, "ca_exists")
+    assert await count(world) == before
+    assert (await take_ca(world, ca)).outcome is Outcome.ADOPTED  # the very one may come back
+
+
 async def test_only_the_key_of_a_ca_makes_a_certificate_its_own(world: World) -> None:
     """Security rule 14: the source's word counts for nothing."""
     ca, twin, stranger = a_ca(), a_ca(), a_ca("Nobody's CA")
@@ -325,6 +340,22 @@ async def test_a_revoked_ca_comes_revoked_and_so_does_all_below(world: World) ->
 
     assert (await world.ca.get_ca("issuing")).revoked_by == "root"
     assert (await world.ca.standing("issuing", serial(certificate))).revoked
+
+
+async def test_a_revoked_ca_is_not_put_above_one_that_has_approvers(world: World) -> None:
+    """It would end that one; the approvers of a CA decide on its end, on the host too."""
+    root = a_ca("Root CA")
+    await take_ca(world, a_ca("Issuing CA", issuer=root), "issuing")
+    policy = {"required": 1, "of": ["bob"]}
+    answer = await world.api.put("/v1/cas/issuing/approvals", json=policy)
+    assert answer.status_code == 200, answer.text
+
+    verdict = await take_ca(world, root, "root", status=REVOKED)
+
+    assert (verdict.outcome, verdict.code) == (Outcome.SKIPPED, "approval_required")
+    kept = await world.ca.get_ca("issuing")
+    assert (kept.parent_id, kept.revoked_by) == (None, None)
+    assert [one.id for one in await world.ca.list_cas()] == ["issuing"]
 
 
 async def test_an_expired_ca_comes_along_for_its_history(world: World) -> None:

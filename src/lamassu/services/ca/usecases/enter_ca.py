@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from lamassu.kernel.errors import Conflict, NotFound, RuleViolation
+from lamassu.kernel.errors import Conflict, Forbidden, NotFound, RuleViolation
 from lamassu.kernel.identity import Caller
 from lamassu.services.ca.contract import CertificationAuthority
 from lamassu.services.ca.model import NewCertificate
@@ -70,7 +70,10 @@ async def moved_below(
     transaction: CaTransaction, authority: CertificationAuthority, *, above: Sequence[str]
 ) -> list[tuple[CertificationAuthority, CertificationAuthority]]:
     """The CAs that stand below a new one from now on, before and after: what it signed itself,
-    and, level by level, all below these, whose own levels change with it."""
+    and, level by level, all below these, whose own levels change with it.
+
+    Raises `RuleViolation` (`hierarchy_too_large`), `Forbidden` (`approval_required`).
+    """
     orphans = await transaction.lock_orphans(limit=MOST_MOVED)
     children = signed_by(orphans, authority, above=above)
     level = [(child, relinked(child, authority)) for child in children]
@@ -78,6 +81,7 @@ async def moved_below(
     for _ in range(DEEPEST):
         found += level
         if not level:
+            _check_unguarded([before for before, _ in found])
             return found
         if len(found) > MOST_MOVED:
             break
@@ -94,6 +98,21 @@ async def moved_below(
         code="hierarchy_too_large",
         field="ca",
     )
+
+
+def _check_unguarded(moved: Sequence[CertificationAuthority]) -> None:
+    """Who stands above a CA ends it, bounds what it issues and is handed out with its chain; and
+    anybody makes a certificate of the name and key that signed it, without that key. Its
+    approvers have a say in that."""
+    guarded = [one.id for one in moved if one.approvals is not None]
+    if guarded:
+        raise Forbidden(
+            f"{', '.join(guarded[:5])} would stand below this CA, and has approvers, whom an import"
+            " cannot ask: import CAs from the root down and name approvers then, or have them"
+            " lifted while you import (lamassu ca approvals clear)",
+            code="approval_required",
+            field="ca",
+        )
 
 
 def record_moves(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
@@ -230,7 +230,6 @@ class CaImport:
             if judged.parent is not None:
                 await _lock_parent(transaction, judged.parent, judged.material.certificate)
             moved = await moved_below(transaction, authority, above=above)
-            _check_unguarded([before for before, _ in moved])
             locked = await transaction.lock_certificate(authority.certificate.serial_number)
             profile_id = authority.profile_id
             if profile_id and await transaction.share_profile(profile_id) is None:
@@ -308,21 +307,6 @@ def _certificate_exists(how: str) -> Conflict:
     return Conflict(
         f"this certificate is here already, {how}", code="certificate_exists", field="ca"
     )
-
-
-def _check_unguarded(moved: Sequence[CertificationAuthority]) -> None:
-    """Who stands above a CA ends it, bounds what it issues and is handed out with its chain; and
-    anybody makes a certificate of the name and key that signed it, without that key. Its
-    approvers have a say in that."""
-    guarded = [one.id for one in moved if one.approvals is not None]
-    if guarded:
-        raise Forbidden(
-            f"{', '.join(guarded[:5])} would stand below this CA, and has approvers, whom an import"
-            " cannot ask: import CAs from the root down and name approvers then, or have them"
-            " lifted while you import (lamassu ca approvals clear)",
-            code="approval_required",
-            field="ca",
-        )
 
 
 def _check_unrevoked(parent: CertificationAuthority) -> None:
