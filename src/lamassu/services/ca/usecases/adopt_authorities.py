@@ -14,7 +14,6 @@ from lamassu.kernel.identity import Caller
 from lamassu.kernel.x509.facts import CertificateFacts, certificate_facts
 from lamassu.kernel.x509.keys import key_id
 from lamassu.services.ca.contract import CertificateStatus, CertificationAuthority
-from lamassu.services.ca.model import NewCertificate
 from lamassu.services.ca.ports import CaStore
 from lamassu.services.ca.rules.adoption import (
     FoundAuthority,
@@ -28,7 +27,12 @@ from lamassu.services.ca.rules.adoption import (
 )
 from lamassu.services.ca.rules.authorities import check_ca_id
 from lamassu.services.ca.usecases.documents import ca_document
-from lamassu.services.ca.usecases.enter_ca import ids_above, moved_below, record_moves
+from lamassu.services.ca.usecases.enter_ca import (
+    ids_above,
+    insert_new_ca,
+    moved_below,
+    record_moves,
+)
 from lamassu.services.ca.usecases.hold_keys import KeyHolds
 from lamassu.services.ca.usecases.import_ca import PlatformCas, check_not_the_platforms
 from lamassu.services.ca.usecases.trail import record
@@ -84,11 +88,11 @@ class AuthorityAdoption:
         stored = await self._store.find_ca(found.id)
         if stored is not None:
             return self._present(stored, found)
-        authority, new = self._judged(found, facts, issuers)
+        authority = self._judged(found, facts, issuers)
         await self._check_free(authority, facts)
         authority, remark = await self._with_profile(authority, promised_profiles or ())
         if promised_profiles is None:
-            await self._save(authority, new, source, caller)
+            await self._save(authority, source, caller)
             await self._holds.hold(authority, caller=caller)
         issuers.add(authority)
         return Verdict(found.id, Outcome.ADOPTED, *remark)
@@ -106,7 +110,7 @@ class AuthorityAdoption:
 
     def _judged(
         self, found: FoundAuthority, facts: CertificateFacts, issuers: IssuerTable
-    ) -> tuple[CertificationAuthority, NewCertificate]:
+    ) -> CertificationAuthority:
         """Security rule 14: below whom it stands is a matter of signatures alone."""
         certificate = x509.load_der_x509_certificate(found.der)
         self_signed = facts.subject_der == facts.issuer_der
@@ -123,7 +127,9 @@ class AuthorityAdoption:
             except RuleViolation as error:
                 if error.code != "issuer_unknown":
                     raise
-        return new_authority(found, facts, parent, self_signed=self_signed, now=self._clock.now())
+        now = self._clock.now()
+        authority, _ = new_authority(found, facts, parent, self_signed=self_signed, now=now)
+        return authority
 
     async def _check_free(self, authority: CertificationAuthority, facts: CertificateFacts) -> None:
         """Security rule 14: a subject key identifier means one key, and one CA."""
@@ -161,9 +167,7 @@ class AuthorityAdoption:
             return authority, ("no_profile", text)
         return authority, ("", "")
 
-    async def _save(
-        self, authority: CertificationAuthority, new: NewCertificate, source: str, caller: Caller
-    ) -> None:
+    async def _save(self, authority: CertificationAuthority, source: str, caller: Caller) -> None:
         certificate = authority.certificate
         now = self._clock.now()
         parent = await self._store.find_ca(authority.parent_id) if authority.parent_id else None
@@ -175,7 +179,7 @@ class AuthorityAdoption:
             moved = await moved_below(transaction, placed, above=above)
             locked = await transaction.lock_certificate(certificate.serial_number)
             if locked is None:
-                await transaction.insert_ca(authority, new)
+                await insert_new_ca(transaction, authority, authority.created_at, taken=_taken())
             else:
                 authority = of_stored(authority, locked.certificate)
                 await transaction.insert_ca_of(authority)
@@ -200,3 +204,10 @@ class AuthorityAdoption:
             )
             changed = [pair for pair in moved if pair[0] != pair[1]]
             record_moves(transaction, changed, caller=caller, now=now)
+
+
+def _taken() -> Conflict:
+    return Conflict(
+        "its id was that of a CA that is gone, and certificates of that one are here yet",
+        code="ca_exists",
+    )
