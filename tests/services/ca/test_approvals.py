@@ -154,6 +154,20 @@ DANGEROUS = {
 }
 
 
+async def test_a_profile_of_a_guarded_ca_is_not_made_anew_past_its_approvers(
+    guarded: People,
+) -> None:
+    dave = guarded["dave"]
+    own = {"id": "own", "name": "own", "ca_id": "issuing"}
+    assert (await dave.post("/v1/profiles", json=own)).status_code == 201
+
+    answer = await dave.delete("/v1/profiles/own")
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "profile_guarded")
+    approval = await asked(dave, "PUT", "/v1/profiles/own", {**own, "ca_id": ""})
+    assert approval["operation"] == "profile.weaken"
+
+
 @pytest.mark.parametrize("name", DANGEROUS)
 async def test_what_is_dangerous_waits_and_changes_nothing(
     world: World, guarded: People, name: str

@@ -127,7 +127,9 @@ class ProfileManagement:
         return findings_of(profile, users_of(profile, await self._store.all_cas(), now), now)
 
     async def delete(self, profile_id: str, *, caller: Caller) -> None:
-        """Raises `NotFound`, `Conflict` (`profile_in_use`) while a CA's default it is."""
+        """Raises `NotFound`, `Conflict` (`profile_in_use`) while a CA's default it is, and
+        (`profile_guarded`) while it belongs to one with approvers, past whom another of its id
+        could be made."""
         async with self._store.unit() as transaction:
             previous = await transaction.lock_profile(profile_id)
             if previous is None:
@@ -135,6 +137,12 @@ class ProfileManagement:
             users = await transaction.cas_with_profile(profile_id)
             if users:
                 raise _in_use(users)
+            if previous.ca_id and await transaction.policies([previous.ca_id]):
+                raise Conflict(
+                    f"the profile belongs to the CA {previous.ca_id}, whose approvers have a say"
+                    " in it: first replace it by one with an empty ca_id, which they decide",
+                    code="profile_guarded",
+                )
             await transaction.delete_profile(profile_id)
             record(
                 transaction,
