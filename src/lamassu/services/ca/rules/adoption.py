@@ -224,8 +224,8 @@ def new_authority(
     *,
     self_signed: bool,
     now: datetime,
-) -> tuple[CertificationAuthority, NewCertificate]:
-    """The rows of a CA: a root, one below `parent`, or one whose issuer is not here."""
+) -> CertificationAuthority:
+    """A CA, with its certificate: a root, one below `parent`, or one whose issuer is not here."""
     if parent is not None:
         issuer = (parent.id, parent.certificate.serial_number, parent.level)
     elif self_signed:
@@ -239,7 +239,7 @@ def new_authority(
     )
     certificate = with_status(certificate, found.status, now)
     revoked = certificate.stored_status is CertificateStatus.REVOKED
-    authority = CertificationAuthority(
+    return CertificationAuthority(
         id=found.id,
         certificate=certificate,
         key_id=found.key_id,
@@ -251,7 +251,6 @@ def new_authority(
         revoked_by=found.id if revoked else parent.revoked_by if parent else None,
         version=1,
     )
-    return authority, NewCertificate(certificate, created_at=authority.created_at)
 
 
 def of_stored(authority: CertificationAuthority, stored: Certificate) -> CertificationAuthority:

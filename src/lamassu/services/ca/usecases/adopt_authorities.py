@@ -128,8 +128,7 @@ class AuthorityAdoption:
                 if error.code != "issuer_unknown":
                     raise
         now = self._clock.now()
-        authority, _ = new_authority(found, facts, parent, self_signed=self_signed, now=now)
-        return authority
+        return new_authority(found, facts, parent, self_signed=self_signed, now=now)
 
     async def _check_free(self, authority: CertificationAuthority, facts: CertificateFacts) -> None:
         """Security rule 14: a subject key identifier means one key, and one CA."""

@@ -331,7 +331,6 @@ def _authority(judged: _Judged, key: Key | None, now: datetime) -> Certification
         type=kind,
         profile_id=judged.profile_id,
     )
-    authority, _ = new_authority(
+    return new_authority(
         found, judged.facts, judged.parent, self_signed=judged.self_signed, now=now
     )
-    return authority
