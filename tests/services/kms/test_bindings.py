@@ -16,13 +16,20 @@ CERTIFICATE = Binding("certificate", "0a1b2c")
 OTHER = Binding("certificate", "ffee")
 
 
-@pytest.mark.parametrize("purpose", [KeyPurpose.GENERAL, KeyPurpose.CA])
+@pytest.mark.parametrize(
+    ("purpose", "said"),
+    [
+        (KeyPurpose.GENERAL, "certificate 0a1b2c and 1 more"),
+        (KeyPurpose.CA, "the key belongs to a CA; delete the CA instead"),
+    ],
+)
 async def test_a_key_that_something_needs_cannot_be_deleted(
     api: httpx.AsyncClient,
     kms: KmsService,
     make_key: MakeKey,
     records: Records,
     purpose: KeyPurpose,
+    said: str,
 ) -> None:
     key = await make_key(purpose)
     await kms.bind(key.key_id, CERTIFICATE, caller=ALICE)
@@ -34,7 +41,7 @@ async def test_a_key_that_something_needs_cannot_be_deleted(
         await kms.discard(key.key_id, purpose=purpose, caller=ALICE)
 
     assert (answer.status_code, answer.json()["code"]) == (409, "key_in_use")
-    assert "certificate 0a1b2c and 1 more" in answer.json()["err"]
+    assert said in answer.json()["err"]
     assert await records() == before
     assert await kms.use(key.key_id, lambda _: True, purpose=purpose)
 
