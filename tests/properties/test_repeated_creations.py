@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from lamassu.kernel.x509.pem import pem_of
 from lamassu.platform.http.routing import MountedRoute
 from tests.properties.assembled import Assembled, ca, dms
 from tests.properties.test_every_route import HONEST
 from tests.support.bodies import CSR
-from tests.support.pki import make
+from tests.support.pki import ec_key, make
 from tests.support.routes import mounted, name_of, path_of
 
 ROUTES = {name_of(route): route for route in mounted()["https"]}
@@ -44,9 +45,17 @@ def elsewhere(name: str, *, is_ca: bool) -> bytes:
     ).der
 
 
+def fresh_key() -> str:
+    """One that nobody has imported; other files of the run share the platform."""
+    pem = ec_key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return base64.b64encode(pem).decode()
+
+
 BODIES: Mapping[str, Callable[[], Any]] = {
     "POST /api/kms/v1/keys": lambda: HONEST["POST /api/kms/v1/keys"] | {"name": "repeated"},
-    "POST /api/kms/v1/keys/import": lambda: HONEST["POST /api/kms/v1/keys/import"],
+    "POST /api/kms/v1/keys/import": lambda: (
+        HONEST["POST /api/kms/v1/keys/import"] | {"private_key": fresh_key()}
+    ),
     "POST /api/ca/v1/cas": lambda: ca("repeated"),
     "POST /api/ca/v1/cas/import": lambda: {"ca": b64(elsewhere("Far CA", is_ca=True))},
     "POST /api/ca/v1/certificates/import": lambda: {
