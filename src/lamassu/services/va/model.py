@@ -28,23 +28,31 @@ class RoleState:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFilter:
-    """A signed revocation filter, or a delta to the full one numbered `base` (0 for a full)."""
+class FilterEdition:
+    """A revocation filter without its octets, which may be millions; or a delta to the full one
+    numbered `base` (0 for a full)."""
 
-    ca_ski: str
     number: int
     base: int
-    content: bytes
     this_update: datetime
     next_update: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFilter:
+    """A signed revocation filter or delta."""
+
+    ca_ski: str
+    edition: FilterEdition
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class FilterState:
     """The newest full filter of a CA, and the newest delta to it."""
 
-    full: StoredFilter | None = None
-    delta: StoredFilter | None = None
+    full: FilterEdition | None = None
+    delta: FilterEdition | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,11 @@ class VaStorage(Protocol):
         ...
 
     async def filters(self, ca_ski: str) -> FilterState:
-        """The filters of a CA, with their octets."""
+        """The filters of a CA that are kept."""
+        ...
+
+    async def find_filter(self, ca_ski: str, number: int) -> StoredFilter | None:
+        """A stored filter with its octets."""
         ...
 
     async def roles(self) -> Sequence[RoleState]:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from lamassu.kernel.errors import RuleViolation
 from lamassu.services.ca.contract import CertificateStanding, RevokedEntry
 from lamassu.services.va.contract import CrlRole
-from lamassu.services.va.model import CrlFacts, FilterState, RoleChange, StatusClaim, StoredFilter
+from lamassu.services.va.model import CrlFacts, FilterEdition, FilterState, RoleChange, StatusClaim
 
 # The original's defaults.
 DEFAULT_REFRESH_INTERVAL = timedelta(days=6, hours=23)
@@ -95,7 +95,7 @@ def filter_is_due(role: CrlRole, held: FilterState, now: datetime) -> bool:
     return newest is None or now >= newest.this_update + role.filter_interval
 
 
-def takes_a_delta(role: CrlRole, full: StoredFilter, now: datetime) -> bool:
+def takes_a_delta(role: CrlRole, full: FilterEdition, now: datetime) -> bool:
     """Whether the full filter is young enough to be built upon."""
     return full.next_update - now > role.validity / 2
 

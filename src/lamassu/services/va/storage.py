@@ -33,6 +33,7 @@ from lamassu.platform.database.types import (
 from lamassu.services.va.contract import Crl, CrlRole
 from lamassu.services.va.model import (
     CrlFacts,
+    FilterEdition,
     FilterState,
     Responder,
     RoleState,
@@ -79,6 +80,7 @@ filters = Table(
     Column("this_update", UtcDateTime, nullable=False),
     Column("next_update", UtcDateTime, nullable=False),
 )
+_EDITION = (filters.c.number, filters.c.base, filters.c.this_update, filters.c.next_update)
 responders = Table(
     "va_responders",
     metadata,
@@ -126,13 +128,21 @@ class VaStorage:
             return [Responder(**row._asdict()) for row in await connection.execute(query)]
 
     async def filters(self, ca_ski: str) -> FilterState:
-        query = select(filters).where(filters.c.ca_ski == ca_ski)
+        query = select(*_EDITION).where(filters.c.ca_ski == ca_ski)
         async with self._database.reading(SERVICE) as connection:
-            held = [StoredFilter(**row._asdict()) for row in await connection.execute(query)]
+            held = [FilterEdition(*row) for row in await connection.execute(query)]
         return FilterState(
             full=next((one for one in held if not one.base), None),
             delta=next((one for one in held if one.base), None),
         )
+
+    async def find_filter(self, ca_ski: str, number: int) -> StoredFilter | None:
+        query = select(*_EDITION, filters.c.content).where(
+            filters.c.ca_ski == ca_ski, filters.c.number == number
+        )
+        async with self._database.reading(SERVICE) as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else StoredFilter(ca_ski, FilterEdition(*row[:-1]), row[-1])
 
     async def roles(self) -> Sequence[RoleState]:
         async with self._database.reading(SERVICE) as connection:
@@ -189,10 +199,12 @@ class _SqlVaUnit(ServiceUnit):
 
     async def add_filter(self, made: StoredFilter) -> None:
         replaced = filters.c.ca_ski == made.ca_ski
-        if made.base:
+        if made.edition.base:
             replaced = and_(replaced, filters.c.base > 0)
         await self._connection.execute(delete(filters).where(replaced))
-        await self._connection.execute(insert(filters).values(**asdict(made)))
+        await self._connection.execute(
+            insert(filters).values(ca_ski=made.ca_ski, content=made.content, **asdict(made.edition))
+        )
 
     async def latest_crl(self, ca_ski: str) -> Crl | None:
         query = select(crls).where(crls.c.ca_ski == ca_ski).order_by(crls.c.number.desc()).limit(1)

@@ -60,9 +60,9 @@ def _handler(
             call,
             held.content,
             FILTER_TYPE,
-            etag=f'"{held.ca_ski}-f{held.number}"',
-            since=held.this_update,
-            until=held.next_update,
+            etag=f'"{held.ca_ski}-f{held.edition.number}"',
+            since=held.edition.this_update,
+            until=held.edition.next_update,
             now=service.now(),
             at_most=rules.CRL_CACHE_SECONDS,
         )

@@ -34,7 +34,13 @@ from lamassu.services.ca.contract import LONGEST_BACKDATING, Authorities, Issued
 from lamassu.services.kms.contract import KeyPurpose, Keys
 from lamassu.services.va import rules
 from lamassu.services.va.contract import CrlRole
-from lamassu.services.va.model import Issuer, RoleState, StoredFilter
+from lamassu.services.va.model import (
+    FilterEdition,
+    FilterState,
+    Issuer,
+    RoleState,
+    StoredFilter,
+)
 from lamassu.services.va.ports import VaStorage
 from lamassu.services.va.usecases.issuers import issuer_of
 
@@ -97,6 +103,8 @@ class Filters:
         self._clock = clock
         self._worker = worker
         self._turn = asyncio.Lock()
+        # the octets handed out last, of each CA's filter and of its delta
+        self._kept: dict[tuple[str, bool], StoredFilter] = {}
 
     async def serve(self, state: RoleState | None, *, delta: bool) -> StoredFilter:
         """The full filter in force, or the newest delta to it.
@@ -116,16 +124,22 @@ class Filters:
             )
         held = await self._storage.filters(state.role.ca_ski)
         if held.full is None or held.full.next_update <= self._clock.now():
-            raise Unavailable(
-                "the next revocation filter is not made yet; use OCSP or the CRL meanwhile",
-                code="filter_ended",
-                retry_after=5,
-            )
+            raise _not_made_yet()
         if not delta:
-            return held.full
+            return await self._stored(state.role.ca_ski, held.full)
         if held.delta is None:
             raise NotFound("the filter is the newest; there is no delta yet", code="delta_absent")
-        return held.delta
+        return await self._stored(state.role.ca_ski, held.delta)
+
+    async def _stored(self, ca_ski: str, edition: FilterEdition) -> StoredFilter:
+        place = ca_ski, edition.base > 0
+        kept = self._kept.get(place)
+        if kept is None or kept.edition != edition:
+            kept = await self._storage.find_filter(ca_ski, edition.number)
+            if kept is None:  # replaced since
+                raise _not_made_yet()
+            self._kept[place] = kept
+        return kept
 
     async def refresh_due(self, states: Sequence[RoleState], now: datetime) -> int:
         """Make the filters whose time has come; how many. One that fails is left for the next
@@ -141,59 +155,52 @@ class Filters:
         await self._make_if_due(role, self._clock.now())
 
     async def _make_if_due(self, role: CrlRole, now: datetime) -> bool:
-        if not rules.filter_is_due(role, await self._storage.filters(role.ca_ski), now):
-            return False
-        try:
-            return await self.make(role.ca_ski) is not None
-        except LamassuError as error:
-            _log.warning("the filter of CA %s: %s", role.ca_id, error.text)
-            return False
+        async with self._turn:  # whoever waited finds it made
+            held = await self._storage.filters(role.ca_ski)
+            if not rules.filter_is_due(role, held, now):
+                return False
+            try:
+                return await self._make(role, held)
+            except LamassuError as error:
+                _log.warning("the filter of CA %s: %s", role.ca_id, error.text)
+                return False
 
-    async def make(self, ca_ski: str) -> StoredFilter | None:
+    async def _make(self, role: CrlRole, held: FilterState) -> bool:
         """The next filter or delta of a CA: number, read, build, sign, store, in this order.
 
-        `None` for a CA that has no key here, or that is revoked: what it issued is revoked with
+        False for a CA that has no key here, or that is revoked: what it issued is revoked with
         it, which its own issuer tells. Raises `NotFound`, `Unavailable`.
         """
-        async with self._turn:
-            return await self._make(ca_ski)
-
-    async def _make(self, ca_ski: str) -> StoredFilter | None:
-        async with self._storage.unit() as unit:
-            role = await unit.lock_role(ca_ski)
-            if role is None:
-                raise NotFound("VA role not found")
-            number = await unit.take_filter_number(ca_ski)
+        ca_ski = role.ca_ski
         issuer = issuer_of(await self._authorities.get_ca(role.ca_id))
         if issuer is None or not issuer.authority.key_id or issuer.authority.revoked_by:
-            return None
+            return False
+        async with self._storage.unit() as unit:
+            current = await unit.lock_role(ca_ski)
+            if current is None:
+                raise NotFound("VA role not found")
+            number = await unit.take_filter_number(ca_ski)
         read_at = rules.to_the_second(self._clock.now())
         facts = FilterFacts(
             issuer=hashlib.sha256(issuer.spki).digest(),
             number=number,
             this_update=read_at,
-            next_update=read_at + role.validity,
+            next_update=read_at + current.validity,
             # what is issued later and backdated is not taken for what was there
             covered_until=read_at - LONGEST_BACKDATING,
         )
-        held = await self._storage.filters(ca_ski)
         base = b""
-        if held.full is not None and rules.takes_a_delta(role, held.full, read_at):
-            base = held.full.content
+        if held.full is not None and rules.takes_a_delta(current, held.full, read_at):
+            base = (await self._stored(ca_ski, held.full)).content
         rows = await self._rows(role.ca_id)
         tbs = await self._worker(FilterTask(facts, rows, base))
         content = tbs + await self._signature(issuer, tbs)
         built = parse_filter(content).facts
-        stored = StoredFilter(
-            ca_ski=ca_ski,
-            number=number,
-            base=built.base,
-            content=content,
-            this_update=built.this_update,
-            next_update=built.next_update,
+        edition = FilterEdition(number, built.base, built.this_update, built.next_update)
+        await self._store(
+            StoredFilter(ca_ski, edition, content), certificates=len(rows) // _ROW.size
         )
-        await self._store(stored, certificates=len(rows) // _ROW.size)
-        return stored
+        return True
 
     async def _rows(self, ca_id: str) -> bytes:
         packed = bytearray()
@@ -216,7 +223,8 @@ class Filters:
             role = await unit.lock_role(made.ca_ski)
             if role is None:
                 raise NotFound("VA role not found")
-            if made.base and not await unit.has_filter(made.ca_ski, made.base):
+            edition = made.edition
+            if edition.base and not await unit.has_filter(made.ca_ski, edition.base):
                 raise Conflict("the full filter was replaced meanwhile", code="filter_replaced")
             await unit.add_filter(made)
             changed = replace(role, version=role.version + 1)
@@ -224,15 +232,23 @@ class Filters:
             subject = f"crl/{made.ca_ski}"
             data: dict[str, Json] = {
                 "ca_ski": made.ca_ski,
-                "number": made.number,
-                "base": made.base,
-                "valid_from": format_time(made.this_update),
-                "valid_until": format_time(made.next_update),
+                "number": edition.number,
+                "base": edition.base,
+                "valid_from": format_time(edition.this_update),
+                "valid_until": format_time(edition.next_update),
                 "certificates": certificates,
                 "octets": len(made.content),
             }
             unit.emit(Event("va.filter.create", subject, changed.version, data, _CALLER))
             unit.audit(AuditRecord("va.filter.create", subject, _CALLER, detail=data))
+
+
+def _not_made_yet() -> Unavailable:
+    return Unavailable(
+        "the next revocation filter is not made yet; use OCSP or the CRL meanwhile",
+        code="filter_ended",
+        retry_after=5,
+    )
 
 
 def _packed(one: IssuedStanding) -> bytes:
