@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import bindparam, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from lamassu.kernel.errors import LamassuError, Unavailable
+from lamassu.kernel.errors import Unavailable
 from lamassu.kernel.records import StoredEvent
 from lamassu.platform.database import Database, Prepared, Step
 from lamassu.platform.database.journal_tables import tables
@@ -92,16 +92,7 @@ class Feed:
 
     async def run(self) -> None:
         """Follow the journal until told to stop."""
-        while not self._pulse.stopping:
-            try:
-                await self.drain()
-            except LamassuError as error:
-                log.warning("consumer_waits", consumer=self.consumer, error=error.text)
-                await self._pulse.pause(1.0)
-            except Exception:  # the edge of a task that must not end
-                log.exception("consumer_failed", consumer=self.consumer)
-                await self._pulse.pause(1.0)
-            await self._pulse.beat()
+        await self._pulse.repeat(self.drain, task="consumer", consumer=self.consumer)
 
     async def drain(self) -> None:
         """Handle everything that the journal holds."""

@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import structlog
-
-from lamassu.kernel.errors import LamassuError
 from lamassu.platform.messaging.pulse import Pulse
-
-log = structlog.get_logger(__name__)
 
 Step = Callable[[], Awaitable[int]]
 """Does some of what there is to do, and says how much; 0 when nothing is left."""
@@ -40,17 +35,9 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until told to stop; what is out of reach is waited for."""
-        while not self._pulse.stopping:
-            try:
-                await self.drain()
-            except LamassuError as error:
-                log.warning("follower_waits", follower=self.name, error=error.text)
-                await self._pulse.pause(1.0)
-            except Exception:  # the edge of a task that must not end
-                log.exception("follower_failed", follower=self.name)
-                await self._pulse.pause(1.0)
-            await self._pulse.beat()
-            await self._pulse.pause(GATHER)
+        await self._pulse.repeat(
+            self.drain, task="follower", gather=lambda _: GATHER, follower=self.name
+        )
 
     async def drain(self) -> None:
         """Do all that there is to do."""

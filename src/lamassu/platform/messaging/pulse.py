@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+
+import structlog
+
+from lamassu.kernel.errors import LamassuError
+
+log = structlog.get_logger(__name__)
+
+AFTER_TROUBLE = 1.0  # seconds until the work is tried again
 
 
 class Pulse:
@@ -33,6 +41,34 @@ class Pulse:
             async with asyncio.timeout(self._interval):
                 await self._woken.wait()
         self._woken.clear()
+
+    async def repeat(
+        self,
+        work: Callable[[], Awaitable[int | None]],
+        *,
+        task: str,
+        gather: Callable[[int], float] | None = None,
+        **names: str,
+    ) -> None:
+        """Do the work at each beat until told to stop; what is out of reach is waited for.
+
+        After a beat it waits `gather(done)` seconds for more to do, `done` being what the work
+        returned, 0 if it failed. `task` and `names` say in the
+        log whose work fails.
+        """
+        while not self.stopping:
+            done = 0
+            try:
+                done = await work() or 0
+            except LamassuError as error:
+                log.warning(f"{task}_waits", **names, error=error.text)
+                await self.pause(AFTER_TROUBLE)
+            except Exception:  # the edge of a task that must not end
+                log.exception(f"{task}_failed", **names)
+                await self.pause(AFTER_TROUBLE)
+            await self.beat()
+            if gather is not None:
+                await self.pause(gather(done))
 
     async def pause(self, seconds: float) -> None:
         """Sleep whatever comes, except the end."""

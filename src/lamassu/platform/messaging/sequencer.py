@@ -7,17 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-import structlog
 from sqlalchemy import ARRAY, BigInteger, any_, bindparam, delete, insert, select, update
 
-from lamassu.kernel.errors import LamassuError, Unavailable
+from lamassu.kernel.errors import Unavailable
 from lamassu.platform.database import Database, Prepared, Unit
 from lamassu.platform.database.journal_tables import tables
 from lamassu.platform.database.prepared import arrays
 from lamassu.platform.messaging.chain import link
 from lamassu.platform.messaging.pulse import Pulse
-
-log = structlog.get_logger(__name__)
 
 BATCH = 500
 """Records moved in one transaction."""
@@ -64,18 +61,12 @@ class Sequencer:
 
     async def run(self) -> None:
         """Move records until told to stop; a database that is away is waited for."""
-        while not self._pulse.stopping:
-            moved = 0
-            try:
-                moved = await self.drain()
-            except LamassuError as error:
-                log.warning("sequencer_waits", service=self.service, error=error.text)
-                await self._pulse.pause(1.0)
-            except Exception:  # the edge of a task that must not end
-                log.exception("sequencer_failed", service=self.service)
-                await self._pulse.pause(1.0)
-            await self._pulse.beat()
-            await self._pulse.pause(GATHER_WHEN_BUSY if moved >= MANY else GATHER)
+        await self._pulse.repeat(
+            self.drain,
+            task="sequencer",
+            gather=lambda moved: GATHER_WHEN_BUSY if moved >= MANY else GATHER,
+            service=self.service,
+        )
 
     async def drain(self) -> int:
         """Move everything that was committed before the call; how many it moved."""
